@@ -1,0 +1,35 @@
+"""Every test runs on 8 forced host devices, so that sharding is exercised on a laptop."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data sets beside the repo; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no {SHARED_DATA}: the real data sets lie beside the repo only in CI")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def x64():
+    """Switch jax to float64 for one test."""
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else _x64():
+        yield
+
+
+def _x64():
+    from jax.experimental import enable_x64
+
+    return enable_x64()
