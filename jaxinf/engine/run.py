@@ -6,6 +6,7 @@ Each process of a multi-process run scores its own share of the chunks on its ow
 no collective and no barrier; the parts meet in the store.
 """
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from jaxinf.engine.store import ScoreStore
 from jaxinf.engine.topk import TopK, empty_topk, merge_topk, update_topk
 from jaxinf.typing import PyTree
 
+# Compiled steps are kept, so that attributing query after query compiles once.
+_CACHED = 32
 # Enough to keep the devices busy while the host loads and fetches; more only costs memory.
 _IN_FLIGHT = 2
 
@@ -107,24 +110,24 @@ def score_rows(
     blocks = _load(source, batch_size, chunk_size, mesh, process, fold.finished)
     total = None if isinstance(source, IterableSource) else len(source)
     compiled, compile_seconds, temp_bytes, scored = None, 0.0, None, 0
-    chunk_start: int | None = None
+    unfinished: int | None = None
     began = time.perf_counter()
     with track_rows("scoring", total, enabled=progress) as advance:
         if total is not None:
             advance(total - _rows_to_do(total, chunk_size, process, fold.finished))
         for block, device_rows, row_numbers in blocks:
-            chunk = block.start // chunk_size
-            if chunk_start is not None and chunk_start // chunk_size != chunk:
-                fold.finish_chunk(chunk_start)
-            chunk_start = chunk * chunk_size
             args = fold.arguments(state, device_rows, row_numbers)
             if compiled is None:
                 compiled, compile_seconds, temp_bytes = _compile(fold.step, args)
             fold.take(block, compiled(*args))
             scored += block.count
             advance(block.count)
-        if chunk_start is not None:
-            fold.finish_chunk(chunk_start)
+            unfinished = block.start - block.start % chunk_size
+            if block.start + block.count == unfinished + chunk_size:
+                fold.finish_chunk(unfinished)
+                unfinished = None
+        if unfinished is not None:
+            fold.finish_chunk(unfinished)
     scores, top, bottom = fold.result(total)
     return RowScores(
         scores=scores,
@@ -138,11 +141,27 @@ def score_rows(
     )
 
 
+@functools.lru_cache(maxsize=_CACHED)
+def _full_step(score: ScoreFn, mesh: Mesh, via: Parallel) -> Any:
+    return data_parallel(score, mesh, via=via)
+
+
+@functools.lru_cache(maxsize=_CACHED)
+def _topk_step(score: ScoreFn, mesh: Mesh, via: Parallel) -> Any:
+    def step(state: PyTree, kept: tuple[TopK, TopK], batch: PyTree, numbers: jax.Array) -> Any:
+        scores = score(state, batch)
+        top, bottom = kept
+        bad = jnp.sum(~jnp.isfinite(scores) & (numbers >= 0)[None, :], dtype=jnp.int32)
+        return (update_topk(top, scores, numbers), update_topk(bottom, -scores, numbers)), bad
+
+    return data_parallel(step, mesh, num_row_args=3, via=via, donate=(1,))
+
+
 class _FullRun:
     """Keep every score."""
 
     def __init__(self, score, num_queries, top_k, dtype, mesh, via, store, process, source):
-        self.step = data_parallel(score, mesh, via=via)
+        self.step = _full_step(score, mesh, via)
         self.store, self.num_nonfinite = store, 0
         self.finished = store.finished_chunks() if store else set()
         self._waiting: deque[tuple[Block, jax.Array]] = deque()
@@ -189,14 +208,7 @@ class _TopKRun:
     """Keep the k largest and the k smallest; every device holds its own until the end."""
 
     def __init__(self, score, num_queries, top_k, dtype, mesh, via, store, process, source):
-        def step(state, kept, batch, numbers):
-            scores = score(state, batch)
-            top, bottom = kept
-            bad = jnp.sum(~jnp.isfinite(scores) & (numbers >= 0)[None, :], dtype=jnp.int32)
-            kept = update_topk(top, scores, numbers), update_topk(bottom, -scores, numbers)
-            return kept, bad
-
-        self.step = data_parallel(step, mesh, num_row_args=3, via=via, donate=(1,))
+        self.step = _topk_step(score, mesh, via)
         self.store, self.num_nonfinite = store, 0
         self._process, self._count = process
         self._waiting: deque[jax.Array] = deque()
@@ -283,7 +295,13 @@ def _rows_to_do(total: int, chunk_size: int, process: tuple[int, int], finished:
 
 def _compile(step: Any, args: tuple[PyTree, ...]) -> tuple[Any, float, int | None]:
     began = time.perf_counter()
-    compiled = step.lower(*args).compile()
+    leaves, structure = jax.tree.flatten(args)
+    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in leaves)
+    compiled = _compile_for(step, structure, shapes)
     seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
-    return compiled, seconds, getattr(memory, "temp_size_in_bytes", None)
+    return compiled, seconds, getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
+
+
+@functools.lru_cache(maxsize=_CACHED)
+def _compile_for(step: Any, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+    return step.lower(*jax.tree.unflatten(structure, shapes)).compile()

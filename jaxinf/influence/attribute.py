@@ -90,6 +90,8 @@ def attribute(
     source = as_source(train)
     check_dtypes(params, "params")
     check_finite(params, "params")
+    if attributor.loss_fn is not None and not jax.tree.leaves(params):
+        raise InputError("params holds no arrays: pass the pytree that the loss differentiates")
     check_queries(queries)
     groups = as_groups(queries)
     probe, probe_rows, source = take_probe(source)
@@ -100,7 +102,9 @@ def attribute(
     _check_settings(batch_size, top_k, length, store, process[1])
     batch_size = _round_up(min(batch_size, length or batch_size), num_shards(mesh))
     chunk_size = _round_up(chunk_size or _BATCHES_PER_CHUNK * batch_size, batch_size)
-    check_losses(attributor, params, groups, probe, probe_rows)
+    flops = None
+    if attributor.loss_fn is not None:
+        flops = check_losses(attributor.loss_fn, params, groups, probe, probe_rows)
 
     def rows_of_scores(params: Params, groups: QueryGroups, batch: Batch) -> jax.Array:
         return attributor.score(attributor.prepare(params, groups, None), batch)
@@ -151,7 +155,6 @@ def attribute(
     if done.num_nonfinite:
         warnings.warn(f"{done.num_nonfinite} scores are NaN or infinite", stacklevel=2)
     passes = attributor.forward_passes and attributor.forward_passes(groups.size)
-    flops = _forward_flops(attributor, params, probe)
     plan = Plan(
         method=attributor.name,
         num_queries=groups.size,
@@ -191,12 +194,3 @@ def _check_settings(
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def _forward_flops(attributor: Attributor, params: Params, probe: Batch) -> float | None:
-    """Floating-point operations of one forward pass of one example, as XLA counts them."""
-    if attributor.loss_fn is None:
-        return None
-    cost = jax.jit(attributor.loss_fn).lower(params, probe).cost_analysis() or {}
-    flops = cost.get("flops")
-    return flops / jax.tree.leaves(probe)[0].shape[0] if flops else None

@@ -46,8 +46,8 @@ class Plan:
         scratch = "" if self.temp_bytes is None else f", {self.temp_bytes / 2**20:.0f} MiB scratch"
         count = "?" if self.num_examples is None else f"{self.num_examples:,}"
         return (
-            f"{self.method}: {self.num_queries} queries × {count} examples{cost}{flops}; batches of "
-            f"{self.batch_size} over {self.num_devices} device(s) by {self.parallel}{scratch}; "
+            f"{self.method}: {self.num_queries} queries × {count} examples{cost}{flops}; batches "
+            f"of {self.batch_size} over {self.num_devices} device(s) by {self.parallel}{scratch}; "
             f"compiled in {self.compile_seconds:.1f} s, ran in {self.run_seconds:.1f} s"
         )
 

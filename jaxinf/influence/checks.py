@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxinf.adapters import check_per_example
+from jaxinf.adapters import check_loss_shape, check_per_example
 from jaxinf.engine.batching import pad_rows
 from jaxinf.engine.sources import ArraySource, IterableSource, Source, check_rows, sample_rows
 from jaxinf.errors import InputError, check_examples, check_finite, leaf_name
-from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.queries import QueryGroups
-from jaxinf.typing import Batch, Params
+from jaxinf.typing import Batch, Params, PerExampleLoss
 
 _PROBE_ROWS = 64
 
@@ -82,30 +82,48 @@ def take_probe(source: Source | IterableSource) -> tuple[Batch, list[int], Any]:
     )
 
 
+@jax.jit
+def _losses(loss_fn: Partial, params: Params, batch: Batch) -> jax.Array:
+    return loss_fn(params, batch)
+
+
 def check_losses(
-    attributor: Attributor, params: Params, queries: QueryGroups, probe: Batch, numbers: list[int]
-) -> None:
-    """Refuse a loss that is not per example, or that is not finite on the probe or the queries."""
-    if attributor.loss_fn is None:
+    loss_fn: PerExampleLoss, params: Params, queries: QueryGroups, probe: Batch, numbers: list[int]
+) -> float | None:
+    """Refuse a loss that is not per example, or that is not finite on the probe or the queries.
+
+    Returns:
+        Floating-point operations of one forward pass of one example as XLA counts them, where
+        it does.
+    """
+    loss = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
+    size = max(2, len(numbers))
+    probe = pad_rows(probe, size)
+    check_loss_shape(loss, params, probe)
+    _refuse_infinite(_losses(loss, params, probe), probe, "train example", numbers)
+    examples = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), queries.examples)
+    per_query = queries.weights.shape[1]
+    total = queries.size * per_query
+    for start in range(0, total, size):
+        rows = pad_rows(jax.tree.map(lambda a, s=start: a[s : s + size], examples), size)
+        at = [i // per_query for i in range(start, min(start + size, total))]
+        _refuse_infinite(_losses(loss, params, rows), rows, "query", at)
+    check_per_example(Partial(_losses, loss), params, probe)
+    cost = _losses.lower(loss, params, probe).cost_analysis() or {}
+    return cost["flops"] / size if "flops" in cost else None
+
+
+def _refuse_infinite(losses: jax.Array, rows: Batch, name: str, numbers: list[int]) -> None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(losses)[: len(numbers)]))
+    if not bad.size:
         return
-    loss = jax.jit(attributor.loss_fn)
-    count, size = queries.weights.shape
-    probe = pad_rows(probe, max(2, len(numbers)))
-    flat = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), queries.examples)
-    for rows, name, at in (
-        (probe, "train example", numbers),
-        (pad_rows(flat, 2), "query", [i // size for i in range(count * size)]),
-    ):
-        bad = np.flatnonzero(~np.isfinite(np.asarray(loss(params, rows))[: len(at)]))
-        if bad.size:
-            labels = [
-                f"{leaf_name('', path) or 'value'} = {int(leaf[bad[0]])}"
-                for path, leaf in jax.tree_util.tree_leaves_with_path(rows)
-                if leaf.ndim == 1 and np.dtype(leaf.dtype).kind in "iu"
-            ]
-            hint = f" ({', '.join(labels)}: is it a class that the model has?)" if labels else ""
-            raise InputError(f"the loss of {name} {at[bad[0]]} is not finite{hint}")
-    check_per_example(attributor.loss_fn, params, probe)
+    labels = [
+        f"{leaf_name('', path) or 'value'} = {int(leaf[bad[0]])}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(rows)
+        if leaf.ndim == 1 and np.dtype(leaf.dtype).kind in "iu"
+    ]
+    hint = f" ({', '.join(labels)}: is it a class that the model has?)" if labels else ""
+    raise InputError(f"the loss of {name} {numbers[bad[0]]} is not finite{hint}")
 
 
 def warn_unresolved(diagnostics: dict[str, np.ndarray]) -> None:

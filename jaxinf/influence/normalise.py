@@ -127,7 +127,8 @@ def _normalised(
         return NormalisedState(attributor.prepare(params, queries, train), loss, params)
 
     def score(state: NormalisedState, batch: PyTree) -> jax.Array:
-        return attributor.score(state.inner, batch) / norms(state.loss_fn, state.params, batch)
+        scale = norms(state.loss_fn, state.params, batch)
+        return attributor.score(state.inner, batch) / scale[None, :]
 
     inner_diagnose, inner_cost = attributor.diagnose, attributor.forward_passes
     return Attributor(

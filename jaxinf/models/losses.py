@@ -1,0 +1,122 @@
+"""Per-example losses and outputs, from what a model returns and the batch.
+
+A label outside the model's classes gives NaN for its example. Under `jit` an indexing error
+cannot be raised: JAX clamps, wraps or fills instead, so a label of -1 or C would otherwise be
+scored, silently, as some other class. NaN shows in the loss, in its gradients and in every score
+derived from them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxinf.errors import InputError
+
+
+def _poison(labels: jax.Array, num_classes: int) -> jax.Array:
+    # a factor, not a `where`: gradients become NaN too
+    return jnp.where((labels >= 0) & (labels < num_classes), 1.0, jnp.nan)
+
+
+def cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Softmax cross-entropy in nats, per example.
+
+    Args:
+        logits: float[B, C].
+        batch: `batch["y"]` int[B], classes 0 to C - 1.
+
+    Returns:
+        float[B]; NaN where the label is negative or at least C.
+
+    Example:
+        >>> cross_entropy(jnp.zeros((3, 2)), {"y": jnp.array([0, 1, -1])}).tolist()
+        [0.693..., 0.693..., nan]
+    """
+    labels = batch["y"]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses * _poison(labels, logits.shape[-1]).astype(losses.dtype)
+
+
+def margin(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Log-odds of the correct class, per example: log p / (1 - p). An output, not a loss.
+
+    Larger is a more confident, correct prediction; `-margin` orders examples as a loss does.
+
+    Args:
+        logits: float[B, C] with C at least 2.
+        batch: `batch["y"]` int[B], classes 0 to C - 1.
+
+    Returns:
+        float[B]; NaN where the label is negative or at least C.
+
+    Reference:
+        Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023 (the model output
+        function for classification).
+
+    Example:
+        >>> margin(jnp.zeros((1, 3)), {"y": jnp.array([0])}).tolist()
+        [-0.693...]
+    """
+    labels, num_classes = batch["y"], logits.shape[-1]
+    correct = jax.nn.one_hot(labels, num_classes, dtype=bool)
+    own = jnp.sum(logits, axis=-1, where=correct)
+    others = jax.nn.logsumexp(logits, axis=-1, where=~correct)
+    return (own - others) * _poison(labels, num_classes).astype(logits.dtype)
+
+
+def next_token_cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Cross-entropy in nats per predicted token, averaged over each sequence.
+
+    Position t predicts token t + 1, so T tokens give T - 1 predictions.
+
+    Args:
+        logits: float[B, T, V].
+        batch: `batch["x"]` int[B, T] tokens; optionally `batch["mask"]` bool or 0/1 [B, T], true
+            for the tokens that count as something to predict (its first column is not used).
+
+    Returns:
+        float[B]; 0 for a sequence with nothing to predict, NaN where a token that counts is
+        negative or at least V.
+
+    Example:
+        >>> logits, tokens = jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]])
+        >>> next_token_cross_entropy(logits, {"x": tokens}).tolist()
+        [0.693...]
+    """
+    targets, vocab_size = batch["x"][:, 1:], logits.shape[-1]
+    counted = jnp.ones(targets.shape, bool)
+    if "mask" in batch:
+        counted = jnp.asarray(batch["mask"])[:, 1:].astype(bool)
+    # what does not count may hold any padding id, and must not turn the gradient into NaN
+    targets = jnp.where(counted, targets, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], targets)
+    losses = losses * _poison(targets, vocab_size).astype(losses.dtype)
+    total = jnp.where(counted, losses, 0).sum(axis=-1)
+    return total / jnp.maximum(counted.sum(axis=-1), 1).astype(total.dtype)
+
+
+def squared_error(outputs: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Squared error summed over the outputs of each example, without a factor 1/2.
+
+    Args:
+        outputs: float[B, ...].
+        batch: `batch["y"]`, of the same shape; [B] also fits outputs [B, 1].
+
+    Returns:
+        float[B].
+
+    Raises:
+        InputError: when the shapes differ (broadcasting would pair every output with every y).
+
+    Example:
+        >>> squared_error(jnp.ones((2, 1)), {"y": jnp.array([1.0, 3.0])}).tolist()
+        [0.0, 4.0]
+    """
+    targets = jnp.asarray(batch["y"])
+    if outputs.shape not in (targets.shape, (*targets.shape, 1)):
+        raise InputError(f"outputs have shape {outputs.shape} but y {targets.shape}: make them fit")
+    errors = optax.squared_error(outputs, targets.reshape(outputs.shape))
+    return errors.reshape(errors.shape[0], -1).sum(axis=-1)

@@ -1,0 +1,216 @@
+"""Every estimator against an independent route to the same numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import make_problem, relative, to_float64
+
+from jaxinf.influence import (
+    forward_inf,
+    forward_inf_jvp,
+    grad_cos,
+    grad_dot,
+    group_queries,
+    normalise_by_gradient_norm,
+    normalise_by_loss,
+    representation_similarity,
+)
+
+FLOAT32, FLOAT64 = 1e-6, 1e-12
+
+
+def gradients(loss_fn, params, batch):
+    """Per-example gradients as one matrix [B, P], one example at a time."""
+
+    @jax.jit
+    def one(row):
+        tree = jax.grad(lambda p: loss_fn(p, row)[0])(params)
+        return jnp.concatenate([g.ravel() for g in jax.tree.leaves(tree)])
+
+    rows = range(jax.tree.leaves(batch)[0].shape[0])
+    row = lambda i: jax.tree.map(lambda a: a[i : i + 1], batch)
+    return np.stack([np.asarray(one(row(i)), np.float64) for i in rows])
+
+
+def score(method, problem, queries=None):
+    """The two pure functions, compiled as one."""
+    run = jax.jit(
+        lambda params, queries, train: method.score(method.prepare(params, queries), train)
+    )
+    queries = problem.queries if queries is None else queries
+    return np.asarray(run(problem.params, queries, problem.train))
+
+
+def test_grad_dot_is_the_dot_product_of_gradients(problem):
+    loss_fn, params, queries, train = problem
+    expected = gradients(loss_fn, params, queries) @ gradients(loss_fn, params, train).T
+    for scorer in ("jvp", "gradients"):
+        for chunk in (1, 2, None):
+            found = score(grad_dot(loss_fn, scorer=scorer, query_chunk=chunk), problem)
+            assert relative(found, expected) < FLOAT32, (scorer, chunk)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+def test_float64_routes_agree_to_its_precision(x64, name):
+    problem = make_problem(name)
+    problem = problem._replace(
+        loss_fn=to_float64(problem.loss_fn),
+        params=to_float64(problem.params),
+        queries=to_float64(problem.queries),
+        train=to_float64(problem.train),
+    )
+    loss_fn, params, queries, train = problem
+    expected = gradients(loss_fn, params, queries) @ gradients(loss_fn, params, train).T
+    for method in (grad_dot(loss_fn), grad_dot(loss_fn, scorer="gradients")):
+        found = score(method, problem)
+        assert found.dtype == np.float64
+        assert relative(found, expected) < FLOAT64
+
+
+def test_jvp_follows_any_optimizer_update(problem):
+    """An independent route: the optimiser's own update, contracted with per-example gradients."""
+    loss_fn, params, queries, train = problem
+    optimizer = optax.adamw(1e-3, weight_decay=0.1)
+    found = score(forward_inf_jvp(loss_fn, optimizer=optimizer), problem)
+    train_gradients = gradients(loss_fn, params, train)
+    for k in range(found.shape[0]):
+        query = jax.tree.map(lambda a, k=k: a[k : k + 1], queries)
+        grads = jax.grad(lambda p, q=query: loss_fn(p, q)[0])(params)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        flat = np.concatenate([np.asarray(u, np.float64).ravel() for u in jax.tree.leaves(updates)])
+        assert relative(found[k], -train_gradients @ flat) < 1e-5
+
+
+def test_finite_step_is_the_change_of_the_loss(problem):
+    """By hand: two steps of momentum on the query, then both losses of every example."""
+    loss_fn, params, queries, train = problem
+    optimizer = optax.sgd(0.05, momentum=0.9)
+    for mode, sign in (("descent", 1.0), ("ascent", -1.0)):
+        found = score(forward_inf(loss_fn, optimizer=optimizer, steps=2, mode=mode), problem)
+        for k in range(found.shape[0]):
+            query = jax.tree.map(lambda a, k=k: a[k : k + 1], queries)
+            moved, state = params, optimizer.init(params)
+            for _ in range(2):
+                grads = jax.grad(lambda p, q=query, s=sign: s * loss_fn(p, q)[0])(moved)
+                updates, state = optimizer.update(grads, state, moved)
+                moved = optax.apply_updates(moved, updates)
+            expected = sign * (loss_fn(params, train) - loss_fn(moved, train))
+            assert relative(found[k], expected) < 2e-5
+        absolute = forward_inf(
+            loss_fn, optimizer=optimizer, steps=2, mode=mode, difference="absolute"
+        )
+        np.testing.assert_array_equal(score(absolute, problem), np.abs(found))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+def test_finite_step_approaches_the_jvp_with_the_error_halving(x64, name):
+    problem = make_problem(name)
+    problem = problem._replace(
+        loss_fn=to_float64(problem.loss_fn),
+        params=to_float64(problem.params),
+        queries=to_float64(problem.queries),
+        train=to_float64(problem.train),
+    )
+
+    def error(lr):
+        step = score(forward_inf(problem.loss_fn, optimizer=optax.sgd(lr)), problem)
+        limit = score(forward_inf_jvp(problem.loss_fn, optimizer=optax.sgd(lr)), problem)
+        return relative(step, limit)
+
+    errors = [error(lr) for lr in (2e-5, 1e-5, 5e-6)]
+    ratios = np.array(errors[:-1]) / errors[1:]
+    np.testing.assert_allclose(ratios, 2.0, rtol=0.1)
+
+
+def test_a_step_of_zero_changes_nothing(problem):
+    """With frozen BatchNorm the scores vanish exactly."""
+    found = score(forward_inf(problem.loss_fn, optimizer=optax.sgd(0.0)), problem)
+    np.testing.assert_array_equal(found, 0.0)
+
+
+def test_the_mirror(problem):
+    """The first-order influence of z on q is that of q on z."""
+    method = grad_dot(problem.loss_fn, scorer="gradients")
+    forth = score(method, problem)
+    back = score(method, problem._replace(queries=problem.train, train=problem.queries))
+    assert relative(forth, back.T) < FLOAT32
+
+
+def test_grad_cos_and_the_normalisers(problem):
+    loss_fn, params, queries, train = problem
+    q, z = gradients(loss_fn, params, queries), gradients(loss_fn, params, train)
+    dots = q @ z.T
+    norms = np.linalg.norm(z, axis=1)
+    cosines = dots / norms / np.linalg.norm(q, axis=1)[:, None]
+    losses = np.asarray(loss_fn(params, train), np.float64)
+    assert relative(score(grad_cos(loss_fn, gradient_chunk=3), problem), cosines) < 1e-5
+    by_norm = normalise_by_gradient_norm(grad_dot(loss_fn), loss_fn)
+    assert relative(score(by_norm, problem), dots / norms) < 1e-5
+    by_loss = normalise_by_loss(grad_dot(loss_fn), loss_fn, floor=1e-3)
+    assert relative(score(by_loss, problem), dots / (losses + 1e-3)) < 1e-5
+
+
+def test_estimated_norms_converge_to_the_exact_ones(mlp):
+    loss_fn = mlp.loss_fn
+    exact = score(normalise_by_gradient_norm(grad_dot(loss_fn), loss_fn), mlp)
+    estimated = score(
+        normalise_by_gradient_norm(
+            grad_dot(loss_fn), loss_fn, num_probes=2000, key=jax.random.key(3)
+        ),
+        mlp,
+    )
+    # relative error of each norm: about 1 / sqrt(2 · 2000) = 1.6 %
+    assert relative(estimated, exact) < 0.05
+
+
+def test_a_group_is_one_query(problem):
+    """A group's direction is the gradient of its mean loss; ragged groups are padded."""
+    loss_fn, params, queries, train = problem
+    groups = group_queries(queries, np.array([1, 0, 1]))
+    found = score(grad_dot(loss_fn), problem, groups)
+    g = gradients(loss_fn, params, queries)
+    expected = np.stack([g[1], (g[0] + g[2]) / 2]) @ gradients(loss_fn, params, train).T
+    assert relative(found, expected) < FLOAT32
+    one = score(grad_dot(loss_fn), problem, group_queries(queries))
+    assert relative(one, g.mean(0) @ gradients(loss_fn, params, train).T) < FLOAT32
+
+
+def test_chunks_of_queries_change_nothing(problem):
+    loss_fn = problem.loss_fn
+    whole = score(forward_inf(loss_fn, optimizer=optax.sgd(0.1)), problem)
+    for chunk in (1, 2, 3):
+        part = score(forward_inf(loss_fn, optimizer=optax.sgd(0.1), query_chunk=chunk), problem)
+        assert relative(part, whole) < 2e-5
+
+
+def test_bfloat16_jvp_stays_near_float32(problem):
+    loss_fn = problem.loss_fn
+    exact = score(forward_inf_jvp(loss_fn), problem)
+    rough = score(forward_inf_jvp(loss_fn, compute_dtype=jnp.bfloat16), problem)
+    assert rough.dtype == np.float32
+    assert 0 < relative(rough, exact) < 0.05
+
+
+def test_scores_change_with_the_parameters(problem):
+    """The randomisation check: a method that ignores the model would not notice."""
+    loss_fn = problem.loss_fn
+    leaves, structure = jax.tree.flatten(problem.params)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    other = [0.3 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    for method in (forward_inf(loss_fn), grad_dot(loss_fn), grad_cos(loss_fn)):
+        trained = score(method, problem)
+        randomised = score(method, problem._replace(params=jax.tree.unflatten(structure, other)))
+        assert abs(np.corrcoef(trained.ravel(), randomised.ravel())[0, 1]) < 0.9
+
+
+def test_nearest_neighbours(mlp):
+    flat = lambda params, batch: batch["x"]
+    q, z = (np.asarray(d["x"], np.float64).reshape(len(d["x"]), -1) for d in mlp[2:])
+    cosine = (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (
+        z / np.linalg.norm(z, axis=1, keepdims=True)
+    ).T
+    distance = -((q[:, None] - z[None]) ** 2).sum(-1)
+    for metric, expected in (("cosine", cosine), ("euclidean", distance), ("dot", q @ z.T)):
+        assert relative(score(representation_similarity(flat, metric=metric), mlp), expected) < 1e-6

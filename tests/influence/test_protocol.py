@@ -1,0 +1,107 @@
+"""Every attributor keeps the same promises."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import make_problem, relative
+
+from jaxinf import attribute, influence
+from jaxinf.influence import Attributor
+
+FACTORIES = {
+    "forward_inf": lambda loss: influence.forward_inf(loss),
+    "forward_inf_jvp": lambda loss: influence.forward_inf_jvp(loss),
+    "grad_dot": lambda loss: influence.grad_dot(loss),
+    "grad_cos": lambda loss: influence.grad_cos(loss),
+    "normalise_by_loss": lambda loss: influence.normalise_by_loss(influence.grad_dot(loss), loss),
+    "normalise_by_gradient_norm": lambda loss: influence.normalise_by_gradient_norm(
+        influence.forward_inf(loss), loss
+    ),
+    "representation_similarity": lambda loss: influence.representation_similarity(
+        lambda params, batch: batch["x"]
+    ),
+    "released_forward_inf": lambda loss: influence.released_forward_inf(
+        lambda params, state, batch, *, train: (loss(params, batch), state), key=jax.random.key(0)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return make_problem("mlp")
+
+
+def build(name, problem):
+    method = FACTORIES[name](problem.loss_fn)
+    params = (problem.params, ()) if name == "released_forward_inf" else problem.params
+    return method, params
+
+
+def test_every_public_factory_is_here():
+    public = {
+        name
+        for name in influence.__all__
+        if inspect.signature(getattr(influence, name)).return_annotation is Attributor
+        if not inspect.isclass(getattr(influence, name))
+    }
+    assert public == set(FACTORIES)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_the_two_functions(name, base):
+    method, params = build(name, base)
+    assert list(inspect.signature(method.prepare).parameters) == ["params", "queries", "train"]
+    assert list(inspect.signature(method.score).parameters) == ["state", "batch"]
+    run = lambda params, q, train: method.score(method.prepare(params, q), train)
+    scores = jax.jit(run)(params, base.queries, base.train)
+    assert scores.shape == (3, 37)
+    assert scores.dtype == jnp.float32
+    assert bool(jnp.isfinite(scores).all())
+    # the many: row b depends on example b alone
+    state = method.prepare(params, base.queries)
+    part = method.score(state, jax.tree.map(lambda a: a[5:9], base.train))
+    assert relative(part, scores[:, 5:9]) < 1e-5
+    # the few: row k depends on query k alone (the released recipe draws by position: keep it)
+    first = jax.tree.map(lambda a: a[:1], base.queries)
+    assert relative(jax.jit(run)(params, first, base.train), scores[:1]) < 1e-5
+    # states are pytrees of arrays and vmap over stacked parameters
+    stacked = jax.tree.map(lambda a: jnp.stack([a, a]), params)
+    both = jax.vmap(run, in_axes=(0, None, None))(stacked, base.queries, base.train)
+    assert relative(both, np.stack([scores, scores])) < 1e-5
+    assert method.forward_passes is not None
+    assert method.forward_passes(3) >= 1
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_attribute_runs_it(name, base):
+    method, params = build(name, base)
+    found = attribute(method, params, base.queries, base.train, batch_size=16, progress=False)
+    state = method.prepare(params, base.queries)
+    assert relative(found.scores, method.score(state, base.train)) < 1e-5
+    assert all(figure.shape == (3,) for figure in found.diagnostics.values())
+    assert method.name in str(found.plan)
+    assert found.plan.rows_scored == 37
+    best, at = found.proponents(4)[::-1]
+    np.testing.assert_array_equal(best, -np.sort(-found.scores, axis=1)[:, :4])
+    np.testing.assert_array_equal(np.take_along_axis(found.scores, at, 1), best)
+    worst, _ = found.opponents(4)[::-1]
+    np.testing.assert_array_equal(worst, np.sort(found.scores, axis=1)[:, :4])
+
+
+def test_scores_are_differentiable(base):
+    """Everything composes with grad: here, a score in the query's input."""
+    method = influence.grad_dot(base.loss_fn)
+
+    def total(x):
+        queries = base.queries | {"x": x}
+        return method.score(method.prepare(base.params, queries), base.train).sum()
+
+    x = jnp.asarray(base.queries["x"])
+    gradient = jax.grad(total)(x)
+    direction = jax.random.normal(jax.random.key(0), x.shape)
+    step = 1e-2
+    numeric = (total(x + step * direction) - total(x - step * direction)) / (2 * step)
+    assert relative(jnp.vdot(gradient, direction), numeric) < 2e-2
