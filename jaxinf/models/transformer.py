@@ -18,9 +18,13 @@ class TransformerBlock(nn.Module):
         batch, length, width = x.shape
         qkv = nn.Dense(3 * width, name="qkv")(nn.LayerNorm(name="norm1")(x))
         qkv = qkv.reshape(batch, length, 3, self.num_heads, width // self.num_heads)
-        # "xla" by name: fused attention kernels have no forward-mode derivative
-        heads = jax.nn.dot_product_attention(
-            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=True, implementation="xla"
+        # flax's own: it keeps float64, and has forward-mode derivatives, which fused kernels have
+        # not
+        heads = nn.dot_product_attention(
+            qkv[:, :, 0],
+            qkv[:, :, 1],
+            qkv[:, :, 2],
+            mask=jnp.tril(jnp.ones((1, 1, length, length), bool)),
         )
         x = x + nn.Dense(width, name="out")(heads.reshape(batch, length, width))
         hidden = nn.gelu(nn.Dense(4 * width, name="mlp1")(nn.LayerNorm(name="norm2")(x)))
