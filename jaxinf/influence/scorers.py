@@ -10,6 +10,9 @@ pass of the batch) and in memory.
 | `contracted_gradients` | about 3 F, and P·K flops | many directions; holds per-example gradients |
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -79,7 +82,7 @@ def contracted_gradients(
         ]
         return jnp.sum(jnp.stack(dots), axis=0), squared_norm(gradient)
 
-    dots, squared = lax.map(one, batch, batch_size=gradient_chunk(params, batch, chunk))
+    dots, squared = _map_examples(one, batch, gradient_chunk(params, batch, chunk))
     return dots.T, jnp.sqrt(squared)
 
 
@@ -91,7 +94,7 @@ def gradient_norms(
     def one(example: Batch) -> jax.Array:
         return squared_norm(example_gradient(loss, params, example))
 
-    return jnp.sqrt(lax.map(one, batch, batch_size=gradient_chunk(params, batch, chunk)))
+    return jnp.sqrt(_map_examples(one, batch, gradient_chunk(params, batch, chunk)))
 
 
 def estimated_gradient_norms(
@@ -114,6 +117,16 @@ def example_gradient(loss: Partial, params: Params, example: Batch) -> Params:
     """Gradient of one example's loss (no leading axis)."""
     alone = jax.tree.map(lambda a: a[None], example)
     return jax.grad(lambda at: loss(at, alone)[0])(params)
+
+
+def _map_examples(fn: Callable[[Batch], Any], batch: Batch, chunk: int) -> Any:
+    if chunk == 1:
+        return lax.map(fn, batch)
+    try:
+        return lax.map(fn, batch, batch_size=chunk)
+    except NotImplementedError:
+        # jax 0.7 cannot vmap the gradient of a convolution: one example at a time there
+        return lax.map(fn, batch)
 
 
 def gradient_chunk(params: Params, batch: Batch, chunk: int | None) -> int:

@@ -1,0 +1,80 @@
+"""Write the tables of docs/benchmarks.md from the JSON files: no figure there is typed by hand.
+
+    python -m benchmarks.tables [--check]
+
+A region `<!-- table:NAME -->` ... `<!-- /table -->` holds what `RENDERERS[NAME]` makes of the
+results `NAME*.json`; a region without results says how to make them.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT
+from benchmarks.tables_forward_inf import forward_inf_table
+from benchmarks.tables_leakage import leakage_table
+from benchmarks.tables_memory import memory_table
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "forward_inf": forward_inf_table,
+    "leakage": leakage_table,
+    "memory": memory_table,
+}
+_REGION = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def fill(page: str, results: Path) -> str:
+    """The page with every known region made anew; unknown ones stay as they are."""
+
+    def region(match: re.Match[str]) -> str:
+        opening, name, closing = match.groups()
+        if name not in RENDERERS:
+            return match[0]
+        parts = [
+            RENDERERS[name](document) + "\n\n" + provenance(document)
+            for file in sorted(results.glob(f"{name}*.json"))
+            if (document := json.loads(file.read_text()))
+        ]
+        body = "\n\n".join(parts) or f"No results yet: `python -m benchmarks.{name}`."
+        return f"{opening}\n{body}\n\n{closing}"
+
+    return _REGION.sub(region, page)
+
+
+def provenance(document: dict[str, Any]) -> str:
+    """One line: when, where and with what."""
+    machine = document["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    quick = " **Quick sizes: shows that it runs, not how fast.**" if _quick(document) else ""
+    return (
+        f"*{document['date'][:10]}, {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']:g} GiB; {versions}.*{quick}"
+    )
+
+
+def _quick(document: dict[str, Any]) -> bool:
+    return bool(document["settings"].get("quick"))
+
+
+def main() -> None:
+    """Write the page, or check that it is up to date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    page = arguments.page.read_text()
+    filled = fill(page, arguments.results)
+    if arguments.check and filled != page:
+        sys.exit(f"{arguments.page} is out of date: run python -m benchmarks.tables")
+    if not arguments.check:
+        arguments.page.write_text(filled)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The application: its options, its commands, and errors in one line."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from jaxinf import __version__
+from jaxinf.cli.demo import demo
+from jaxinf.cli.doctor import doctor
+from jaxinf.cli.influence import influence
+from jaxinf.errors import InputError, MissingExtraError
+
+
+class OneLineErrors(TyperGroup):
+    """What the user can put right is told in one line and an exit code, not in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, MissingExtraError) as error:
+            if ctx.params.get("traceback"):
+                raise
+            sys.stderr.write(f"jaxinf: {error}\n")
+            raise typer.Exit(1 if isinstance(error, MissingExtraError) else 2) from None
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]jaxinf demo[/bold]: it needs no data and no download.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxinf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            envvar="JAXINF_TRACEBACK",
+            help="Show the whole traceback of an error, not one line. Goes before the command.",
+        ),
+    ] = False,
+) -> None:
+    """What training data does to a model: which examples made it say this?"""
+
+
+app.command(
+    epilog="Example: [bold]jaxinf demo --out my-demo --fast[/bold], then open "
+    "my-demo/report.html in a browser.",
+)(demo)
+app.command(
+    epilog="Examples: [bold]jaxinf influence my_model.py --method grad-cos --top-k 10[/bold]; "
+    "[bold]jaxinf influence run.toml --store scores --out report[/bold] (the same line again "
+    "resumes a killed run).",
+)(influence)
+app.command(
+    epilog="Example: [bold]jaxinf doctor[/bold] on a new machine, before trusting its numbers.",
+)(doctor)
