@@ -1,6 +1,5 @@
 """The application: its options, its commands, and errors in one line."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ class OneLineErrors(TyperGroup):
         except (InputError, MissingExtraError) as error:
             if ctx.params.get("traceback"):
                 raise
-            sys.stderr.write(f"jaxinf: {error}\n")
+            typer.echo(f"jaxinf: {error}", err=True)
             raise typer.Exit(1 if isinstance(error, MissingExtraError) else 2) from None
 
 
