@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -22,7 +23,7 @@ def use_all_cores() -> None:
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in (
         os.environ.get("XLA_FLAGS", "")
     )
-    if chosen or jax.config.jax_num_cpu_devices > 0:
+    if chosen or jax.config.read("jax_num_cpu_devices") > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", num_cores())
@@ -53,7 +54,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_devices(devices: Sequence[jax.Device]) -> str:
+def describe_devices(devices: Sequence[Any]) -> str:
     """Devices in words.
 
     Example:

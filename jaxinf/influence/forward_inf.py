@@ -71,8 +71,8 @@ def forward_inf(
         steps: how many steps are taken on each query.
         mode: `"descent"` trains on the query, `"ascent"` unlearns it.
         difference: `"signed"`, or `"absolute"` as in the paper's released code.
-        query_chunk: how many queries are vmapped at a time. One by default: with convolutions
-            more is slower, see `jaxinf.influence.directions.map_queries`.
+        query_chunk: how many moved models are vmapped at a time when scoring. One by default: a
+            convolution vmapped over weights is a grouped convolution, several times slower.
         compute_dtype: dtype of parameters and inputs within the loss, such as `jnp.bfloat16`;
             losses and differences stay float32 or wider.
         matmul_precision: as in `jax.default_matmul_precision`. The default, `"highest"`, keeps
@@ -105,22 +105,20 @@ def forward_inf(
     loss = scoring_loss(loss_fn, compute_dtype, matmul_precision)
 
     @jax.jit
-    def step(loss: Partial, params: Params, groups: QueryGroups) -> StepState:
-        def one(group: QueryGroups) -> tuple[Params, dict[str, jax.Array]]:
-            found = optimizer_steps(loss, params, group, optimizer, steps, mode)
-            return add(params, found.displacement), {
-                "loss_before": found.loss_before,
-                "loss_after": found.loss_after,
-                "step_norm": global_norm(found.displacement),
-                "unresolved_step": unresolved_share(params, found.displacement, compute_dtype),
-            }
-
-        moved, diagnostics = map_queries(one, groups, query_chunk)
-        return StepState(loss, params, moved, diagnostics)
+    def step(loss: Partial, params: Params, group: QueryGroups) -> tuple[Params, dict[str, Any]]:
+        found = optimizer_steps(loss, params, group, optimizer, steps, mode)
+        return add(params, found.displacement), {
+            "loss_before": found.loss_before,
+            "loss_after": found.loss_after,
+            "step_norm": global_norm(found.displacement),
+            "unresolved_step": unresolved_share(params, found.displacement, compute_dtype),
+        }
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> StepState:
         check_differentiable(params)
-        return step(loss, params, as_groups(queries))
+        of_one = lambda group: step(loss, params, group)
+        moved, diagnostics = map_queries(of_one, params, as_groups(queries))
+        return StepState(loss, params, moved, diagnostics)
 
     def score(state: StepState, batch: PyTree) -> jax.Array:
         change = finite_changes(state.loss_fn, state.params, state.moved, batch, query_chunk)
@@ -182,21 +180,19 @@ def forward_inf_jvp(
     loss = scoring_loss(loss_fn, compute_dtype, matmul_precision)
 
     @jax.jit
-    def step(loss: Partial, params: Params, groups: QueryGroups) -> DirectionState:
-        def one(group: QueryGroups) -> tuple[Params, dict[str, jax.Array]]:
-            found = optimizer_steps(loss, params, group, optimizer, steps, mode)
-            return found.displacement, {
-                "loss_before": found.loss_before,
-                "loss_after": found.loss_after,
-                "step_norm": global_norm(found.displacement),
-            }
-
-        directions, diagnostics = map_queries(one, groups, None)
-        return DirectionState(loss, params, directions, diagnostics)
+    def step(loss: Partial, params: Params, group: QueryGroups) -> tuple[Params, dict[str, Any]]:
+        found = optimizer_steps(loss, params, group, optimizer, steps, mode)
+        return found.displacement, {
+            "loss_before": found.loss_before,
+            "loss_after": found.loss_after,
+            "step_norm": global_norm(found.displacement),
+        }
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
         check_differentiable(params)
-        return step(loss, params, as_groups(queries))
+        of_one = lambda group: step(loss, params, group)
+        directions, diagnostics = map_queries(of_one, params, as_groups(queries))
+        return DirectionState(loss, params, directions, diagnostics)
 
     def score(state: DirectionState, batch: PyTree) -> jax.Array:
         change = directional_derivatives(

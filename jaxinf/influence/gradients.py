@@ -127,17 +127,17 @@ def _prepare_gradients(loss_fn: PerExampleLoss, compute_dtype: Any) -> Any:
     loss = scoring_loss(loss_fn, compute_dtype)
 
     @jax.jit
-    def gradients(loss: Partial, params: Params, groups: QueryGroups) -> DirectionState:
-        def one(group: QueryGroups) -> tuple[Params, dict[str, jax.Array]]:
-            found = query_gradient(loss, params, group)
-            norm = global_norm(found.displacement)
-            return found.displacement, {"loss_before": found.loss_before, "gradient_norm": norm}
-
-        directions, diagnostics = map_queries(one, groups, None)
-        return DirectionState(loss, params, directions, diagnostics)
+    def gradient(
+        loss: Partial, params: Params, group: QueryGroups
+    ) -> tuple[Params, dict[str, Any]]:
+        found = query_gradient(loss, params, group)
+        norm = global_norm(found.displacement)
+        return found.displacement, {"loss_before": found.loss_before, "gradient_norm": norm}
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
         check_differentiable(params)
-        return gradients(loss, params, as_groups(queries))
+        of_one = lambda group: gradient(loss, params, group)
+        directions, diagnostics = map_queries(of_one, params, as_groups(queries))
+        return DirectionState(loss, params, directions, diagnostics)
 
     return prepare

@@ -26,7 +26,7 @@ from jax.tree_util import Partial
 
 from jaxinf.errors import InputError
 from jaxinf.influence.attributor import Attributor
-from jaxinf.influence.directions import add, global_norm
+from jaxinf.influence.directions import add, global_norm, map_queries
 from jaxinf.influence.queries import QueryGroups, as_groups
 from jaxinf.typing import Params, PyTree
 
@@ -101,55 +101,48 @@ def released_forward_inf(
 
     @jax.jit
     def step(
-        loss: Partial, params: Params, frozen: PyTree, groups: QueryGroups, key: jax.Array
-    ) -> ReleasedState:
+        loss: Partial, params: Params, frozen: PyTree, group: QueryGroups, key: jax.Array
+    ) -> tuple[Params, PyTree, dict[str, jax.Array]]:
         def train_loss(at: Params, batch: PyTree) -> tuple[jax.Array, PyTree]:
             doubled = jax.tree.map(lambda a: jnp.concatenate([a, a]), batch)
             losses, moved = loss(at, frozen, doubled, train=True)
             return jnp.mean(losses.astype(jnp.float32)), moved
 
-        def one(
-            indexed: tuple[QueryGroups, jax.Array],
-        ) -> tuple[Params, PyTree, dict[str, jax.Array]]:
-            group, index = indexed
-            query = group.examples
-            first, _ = train_loss(params, query)
+        query = group.examples
+        first, _ = train_loss(params, query)
 
-            def refused(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-                trials, _, value = carry
-                enough = jnp.where(trials == 0, small_loss, accepted_loss)
-                return (value / 2 < enough) & (trials < _MAX_TRIALS)
+        def refused(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            trials, _, value = carry
+            enough = jnp.where(trials == 0, small_loss, accepted_loss)
+            return (value / 2 < enough) & (trials < _MAX_TRIALS)
 
-            def redraw(
-                carry: tuple[jax.Array, jax.Array, jax.Array],
-            ) -> tuple[jax.Array, jax.Array, jax.Array]:
-                trials, _, _ = carry
-                draw = jax.random.fold_in(jax.random.fold_in(key, index), trials)
-                at = on_sphere(draw, _get(query, inputs), radius * growth**trials)
-                value, _ = train_loss(params, _replace(query, inputs, at))
-                return trials + 1, at, value
+        def redraw(
+            carry: tuple[jax.Array, jax.Array, jax.Array],
+        ) -> tuple[jax.Array, jax.Array, jax.Array]:
+            trials, _, _ = carry
+            draw = jax.random.fold_in(key, trials)
+            at = on_sphere(draw, _get(query, inputs), radius * growth**trials)
+            value, _ = train_loss(params, _replace(query, inputs, at))
+            return trials + 1, at, value
 
-            start = (jnp.zeros((), jnp.int32), _get(query, inputs), first)
-            trials, at, value = lax.while_loop(refused, redraw, start)
-            used = _replace(query, inputs, at)
-            gradient, moved_frozen = jax.grad(train_loss, has_aux=True)(params, used)
-            gradient = jax.tree.map(jnp.negative, gradient)
-            updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-            return (
-                add(params, updates),
-                moved_frozen,
-                {
-                    "loss_before": value,
-                    "step_norm": global_norm(updates),
-                    "fallback_trials": trials.astype(jnp.float32),
-                    "fallback_radius": jnp.where(
-                        trials > 0, radius * growth ** jnp.maximum(trials - 1, 0), 0.0
-                    ),
-                },
-            )
-
-        moved, moved_frozen, diagnostics = lax.map(one, (groups, jnp.arange(groups.size)))
-        return ReleasedState(loss, params, frozen, moved, moved_frozen, diagnostics)
+        start = (jnp.zeros((), jnp.int32), _get(query, inputs), first)
+        trials, at, value = lax.while_loop(refused, redraw, start)
+        used = _replace(query, inputs, at)
+        gradient, moved_frozen = jax.grad(train_loss, has_aux=True)(params, used)
+        gradient = jax.tree.map(jnp.negative, gradient)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        return (
+            add(params, updates),
+            moved_frozen,
+            {
+                "loss_before": value,
+                "step_norm": global_norm(updates),
+                "fallback_trials": trials.astype(jnp.float32),
+                "fallback_radius": jnp.where(
+                    trials > 0, radius * growth ** jnp.maximum(trials - 1, 0), 0.0
+                ),
+            },
+        )
 
     def prepare(params: PyTree, queries: PyTree, train: Any = None) -> ReleasedState:
         groups = as_groups(queries)
@@ -160,7 +153,11 @@ def released_forward_inf(
                 f"queries have no inputs {inputs!r}: pass inputs= the key or the position of the "
                 "model's input in a batch"
             ) from error
-        return step(carried, *params, groups, key)
+        model, frozen = params
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(groups.size))
+        of_one = lambda query: step(carried, model, frozen, *query)
+        moved, moved_frozen, diagnostics = map_queries(of_one, params, (groups, keys))
+        return ReleasedState(carried, model, frozen, moved, moved_frozen, diagnostics)
 
     def score(state: ReleasedState, batch: PyTree) -> jax.Array:
         def losses(at: tuple[Params, PyTree]) -> jax.Array:

@@ -123,6 +123,9 @@ def _map_examples(fn: Callable[[Batch], Any], batch: Batch, chunk: int) -> Any:
     if chunk == 1:
         return lax.map(fn, batch)
     try:
+        if chunk >= jax.tree.leaves(batch)[0].shape[0]:
+            # no loop: XLA on a CPU runs backward convolutions several times slower inside one
+            return jax.vmap(fn)(batch)
         return lax.map(fn, batch, batch_size=chunk)
     except NotImplementedError:
         # jax 0.7 cannot vmap the gradient of a convolution: one example at a time there

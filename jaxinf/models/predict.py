@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinf.engine.batching import read_blocks
@@ -58,4 +59,4 @@ def predict(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(module: nn.Module, method: str | None, variables: PyTree, x: jax.Array) -> jax.Array:
-    return module.apply(variables, x, method=method)
+    return jnp.asarray(module.apply(variables, x, method=method))

@@ -102,7 +102,7 @@ def check_loss(
     losses, moved = out
     size = jax.tree.leaves(batch)[0].shape[0]
     shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", None)
-    if shape != (size,) or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != (size,) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         given = type(losses).__name__ if dtype is None else f"{dtype}{list(shape or ())}"
         raise InputError(
             f"loss returned {given} for a batch of {size}: it must be float[{size}], one loss per "

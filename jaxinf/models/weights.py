@@ -93,7 +93,9 @@ def variables_from_torch(
     """
     arrays = _strip(state_dict)
     x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    expected = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), x))
+    expected: dict[tuple[str, ...], Any] = flatten_dict(
+        jax.eval_shape(module.init, jax.random.key(0), x)
+    )
     names = {path: _torch_name(path) for path in expected}
     found, wrong = {}, []
     for path, leaf in expected.items():

@@ -59,6 +59,7 @@ SGD = optax.sgd(0.25)
         ),
     ],
     ids=str,
+    ids=lambda value: value["method"].value if isinstance(value, dict) else "",
 )
 def test_a_name_and_its_options_give_the_method_itself(options, same):
     built = build_attributor(options.pop("method"), loss, **options)

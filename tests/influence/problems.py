@@ -33,7 +33,7 @@ def make_problem(name: str, *, num_train: int = 37, num_queries: int = 3) -> Pro
         variables = jax.tree_util.tree_map_with_path(grow, variables)
         loss_fn, params = from_linen(module, variables, next_token_cross_entropy)
     else:
-        module = MLP((16, 8), 4) if name == "mlp" else BatchNormCNN(widths=(6, 8), num_classes=4)
+        module = MLP((16, 8), 4) if name == "mlp" else BatchNormCNN(widths=(6,), num_classes=4)
         data = {
             "x": rng.normal(size=(total, 6, 6, 2)).astype(np.float32),
             "y": rng.integers(0, 4, total).astype(np.int32),
