@@ -23,7 +23,7 @@ def use_all_cores() -> None:
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in (
         os.environ.get("XLA_FLAGS", "")
     )
-    if chosen or jax.config.read("jax_num_cpu_devices") > 0:
+    if chosen or getattr(jax.config, "jax_num_cpu_devices", 0) > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", num_cores())

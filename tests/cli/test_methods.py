@@ -58,7 +58,6 @@ SGD = optax.sgd(0.25)
             normalise_by_gradient_norm(grad_dot(loss), loss),
         ),
     ],
-    ids=str,
     ids=lambda value: value["method"].value if isinstance(value, dict) else "",
 )
 def test_a_name_and_its_options_give_the_method_itself(options, same):
