@@ -98,7 +98,7 @@ def score_rows(
 
     Example:
         >>> from jaxinf.engine import as_source, data_mesh
-        >>> out = score_rows(lambda w, x: w[:, None] * x, jnp.array([1.0, -1.0]),
+        >>> out = score_rows(lambda w, x: w[:, None] * x[None, :], jnp.array([1.0, -1.0]),
         ...     as_source(np.arange(3, dtype=np.float32)), num_queries=2, batch_size=2,
         ...     chunk_size=2, mesh=data_mesh(jax.local_devices()[:1]), progress=False)
         >>> out.scores.tolist()

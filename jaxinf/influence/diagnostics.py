@@ -12,14 +12,13 @@ from jaxinf.typing import Batch, Params
 
 
 def step_diagnostics(
-    loss: Partial, params: Params, moved: Params, batch: Batch, key: jax.Array, dtype: Any = None
+    loss: Partial, models: Params, batch: Batch, key: jax.Array, dtype: Any = None
 ) -> dict[str, Float[jax.Array, " K"]]:
     """Compare a finite step with its first-order limit and with the dtype's resolution.
 
     Args:
         loss: per-example loss.
-        params: the model.
-        moved: the model after each query's step; leading axis K.
+        models: the model, and the model after each query's step; leading axis K + 1.
         batch: training examples to estimate on.
         key: for the random rounding.
         dtype: what the loss is computed in; None for the parameters' own.
@@ -30,8 +29,9 @@ def step_diagnostics(
         `roundoff`, the change that moving every parameter at random by up to one unit in the last
         place makes to a loss difference, over |finite|: above about 0.1 the scores are noise.
     """
-    finite = finite_changes(loss, params, moved, batch)
-    step = jax.tree.map(lambda m, p: m - p[None], moved, params)
+    finite = finite_changes(loss, models, batch)
+    params = jax.tree.map(lambda m: m[0], models)
+    step = jax.tree.map(lambda m: m[1:] - m[:1], models)
     first_order = directional_derivatives(loss, params, step, batch, chunk=1)
     base = loss(params, batch)
     rounded = loss(_round_at_random(params, key, dtype), batch)

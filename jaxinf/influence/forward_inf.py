@@ -29,11 +29,10 @@ Difference = Literal["signed", "absolute"]
 
 
 class StepState(NamedTuple):
-    """The model, where each query moves it (leading axis K), and what is known of the steps."""
+    """The model and where each query moves it (together, leading axis K + 1), and diagnostics."""
 
     loss_fn: Partial
-    params: Params
-    moved: Params
+    models: Params
     diagnostics: dict[str, jax.Array]
 
 
@@ -62,7 +61,7 @@ def forward_inf(
     Sign: positive = training on the example lowers the query's loss (a proponent), in either
     mode; with `difference="absolute"` scores are ≥ 0 and the sign is lost.
 
-    Cost: (1 + K) forward passes per training example. Memory: K copies of the parameters.
+    Cost: (1 + K) forward passes per training example. Memory: K + 1 copies of the parameters.
 
     Args:
         loss_fn: `(params, batch) -> float[B]`, in evaluation mode.
@@ -118,17 +117,18 @@ def forward_inf(
         check_differentiable(params)
         of_one = lambda group: step(loss, params, group)
         moved, diagnostics = map_queries(of_one, params, as_groups(queries))
-        return StepState(loss, params, moved, diagnostics)
+        models = jax.tree.map(lambda p, m: jnp.concatenate([p[None], m]), params, moved)
+        return StepState(loss, models, diagnostics)
 
     def score(state: StepState, batch: PyTree) -> jax.Array:
-        change = finite_changes(state.loss_fn, state.params, state.moved, batch, query_chunk)
+        change = finite_changes(state.loss_fn, state.models, batch, query_chunk)
         if difference == "absolute":
             return jnp.abs(change)
         return -change if mode == "descent" else change
 
     def diagnose(state: StepState, batch: PyTree, key: jax.Array) -> dict[str, jax.Array]:
         return state.diagnostics | step_diagnostics(
-            state.loss_fn, state.params, state.moved, batch, key, compute_dtype
+            state.loss_fn, state.models, batch, key, compute_dtype
         )
 
     return Attributor(

@@ -27,14 +27,17 @@ _GRADIENT_BYTES = 256 << 20
 
 
 def finite_changes(
-    loss: Partial, params: Params, moved: Params, batch: Batch, chunk: int | None = None
+    loss: Partial, models: Params, batch: Batch, chunk: int | None = None
 ) -> Float[jax.Array, "K B"]:
-    """`loss(moved_k) - loss(params)` for each example; `moved` has a leading axis K."""
-    base = loss(params, batch)
-    at_moved = lax.map(
-        lambda at: loss(at, batch), moved, batch_size=None if chunk in (None, 1) else chunk
+    """`loss(model_k) - loss(model_0)` for each example and k = 1 to K.
+
+    `models` has a leading axis K + 1. The reference goes through the same loop as the others, so
+    that rounding is the same for all and a step of nothing changes nothing, to the bit.
+    """
+    losses = lax.map(
+        lambda at: loss(at, batch), models, batch_size=None if chunk in (None, 1) else chunk
     )
-    return at_moved - base[None, :]
+    return losses[1:] - losses[:1]
 
 
 def directional_derivatives(
