@@ -93,10 +93,9 @@ def check_per_example(
     size = losses.shape[0]
     kept = -(-size // 2)
     rows = np.where(np.arange(size) < kept, np.arange(size), 0)
-    if isinstance(loss_fn, jax.tree_util.Partial):
-        run = partial(jax.jit(lambda loss_fn, *args: loss_fn(*args)), loss_fn)
-    else:
-        run = jax.jit(loss_fn)
+    # a Partial is data: every one of the same function shares one compiled program
+    is_data = isinstance(loss_fn, jax.tree_util.Partial)
+    run = partial(_run, loss_fn) if is_data else jax.jit(loss_fn)
     before = _first(run(params, batch), kept)
     check_finite(before, "loss_fn(params, batch)", first_row=0)
     after = _first(run(params, jax.tree.map(lambda leaf: leaf[rows], batch)), kept)
@@ -111,6 +110,11 @@ def check_per_example(
             "so it is no per-example loss: put BatchNorm in eval mode (train=False), and reduce "
             "nothing over the batch"
         )
+
+
+@jax.jit
+def _run(loss_fn: jax.tree_util.Partial, params: Params, batch: Batch) -> jax.Array:
+    return loss_fn(params, batch)
 
 
 def _first(losses: jax.Array, count: int) -> np.ndarray:
