@@ -100,6 +100,27 @@ def check_rate(rate: float, name: str = "rate") -> None:
         raise InputError(f"{name} is {rate}: give a fraction between 0 and 1")
 
 
+def value_bounds(values: np.ndarray, given: tuple[float, float] | None) -> tuple[float, float]:
+    """The least and the largest value that inputs may take, in their own units.
+
+    Args:
+        values: the inputs.
+        given: the caller's `(lowest, highest)`; None takes 0 to 255 for uint8, and otherwise the
+            smallest to the largest value there is.
+
+    Raises:
+        InputError: the given range is none.
+    """
+    if given is not None:
+        low, high = given
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise InputError(f"value_range is {given}: give (lowest, highest)")
+        return float(low), float(high)
+    if values.dtype == np.uint8:
+        return 0.0, 255.0
+    return float(values.min()), float(values.max())
+
+
 def draw_rows(
     rng: np.random.Generator, candidates: np.ndarray, rate: float
 ) -> Int[np.ndarray, " n"]:

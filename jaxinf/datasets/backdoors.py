@@ -81,7 +81,7 @@ def patch_trigger(
         >>> dirty.is_poisoned, int(dirty.examples["x"][1].sum()) == 4 * 255
         (array([False,  True,  True,  True]), True)
     """
-    host, rows = _draw_victims(examples, rate, target_class, seed)
+    host, rows = draw_victims(examples, rate, target_class, seed)
     images = host["x"].copy()
     height, width = images.shape[1:3]
     if not 1 <= size <= min(height, width):
@@ -92,7 +92,7 @@ def patch_trigger(
     down = slice(0, size) if vertical == "top" else slice(height - size, height)
     across = slice(0, size) if horizontal == "left" else slice(width - size, width)
     images[rows, down, across] = _patch_value(value, images)
-    return _poisoned(host, rows, images, target_class)
+    return poisoned(host, rows, images, target_class)
 
 
 def blend_trigger(
@@ -133,7 +133,7 @@ def blend_trigger(
         (array([20, 20], dtype=uint8), array([0, 0], dtype=int32))
     """
     check_rate(alpha, "alpha")
-    host, rows = _draw_victims(examples, rate, target_class, seed)
+    host, rows = draw_victims(examples, rate, target_class, seed)
     images = host["x"].copy()
     overlay = np.asarray(pattern, np.float64)
     if overlay.shape != images.shape[1:]:
@@ -142,12 +142,17 @@ def blend_trigger(
             f"{images.shape[1:]}"
         )
     images[rows] = cast_back((1 - alpha) * images[rows] + alpha * overlay, images.dtype)
-    return _poisoned(host, rows, images, target_class)
+    return poisoned(host, rows, images, target_class)
 
 
-def _draw_victims(
+def draw_victims(
     examples: Mapping[str, Any], rate: float, target_class: int, seed: int
-) -> tuple[Examples, np.ndarray]:
+) -> tuple[Examples, Int[np.ndarray, " n"]]:
+    """Check images with labels, and draw `round(rate * n)` of the n of other classes.
+
+    Raises:
+        InputError: for a rate outside [0, 1], a target class out of range, or no images.
+    """
     check_rate(rate)
     host, _ = check_labelled(examples)
     check_images(host["x"])
@@ -174,7 +179,8 @@ def _patch_value(value: ArrayLike | None, images: np.ndarray) -> np.ndarray:
     return stamp.astype(images.dtype)
 
 
-def _poisoned(host: Examples, rows: np.ndarray, images: np.ndarray, target_class: int) -> Backdoor:
+def poisoned(host: Examples, rows: np.ndarray, images: np.ndarray, target_class: int) -> Backdoor:
+    """Give the rows the target label, and record the truth."""
     labels = host["y"].copy()
     labels[rows] = target_class
     return Backdoor({**host, "x": images, "y": labels}, as_mask(rows, len(labels)), host["y"])
