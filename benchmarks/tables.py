@@ -16,12 +16,15 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.tables_forward_inf import forward_inf_table
+from benchmarks.tables_lava import lava_detection_table, lava_table
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_memory import memory_table
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "forward_inf": forward_inf_table,
+    "lava": lava_table,
+    "lava_detection": lava_detection_table,
     "leakage": leakage_table,
     "memory": memory_table,
 }
@@ -38,12 +41,18 @@ def fill(page: str, results: Path) -> str:
         parts = [
             RENDERERS[name](document) + "\n\n" + provenance(document)
             for file in sorted(results.glob(f"{name}*.json"))
+            if _owner(file.stem) == name
             if (document := json.loads(file.read_text()))
         ]
         body = "\n\n".join(parts) or f"No results yet: `python -m benchmarks.{name}`."
         return f"{opening}\n{body}\n\n{closing}"
 
     return _REGION.sub(region, page)
+
+
+def _owner(stem: str) -> str:
+    """The benchmark that wrote a file: the longest name that its own begins with."""
+    return max((name for name in RENDERERS if stem.startswith(name)), key=len, default="")
 
 
 def provenance(document: dict[str, Any]) -> str:

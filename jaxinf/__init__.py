@@ -17,7 +17,7 @@ _LAZY = {
     "InputError": "jaxinf.errors",
     "MissingExtraError": "jaxinf.errors",
 }
-_SUBPACKAGES = ("adapters", "datasets", "engine", "errors", "evaluation", "influence", "models")
+_SUBPACKAGES = ("adapters", "datasets", "engine", "errors", "evaluation", "influence", "models", "valuation")
 
 __all__ = ["__version__", *_LAZY, *_SUBPACKAGES]
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaxinf import evaluation as evaluation
     from jaxinf import influence as influence
     from jaxinf import models as models
+    from jaxinf import valuation as valuation
     from jaxinf.errors import InputError as InputError
     from jaxinf.errors import MissingExtraError as MissingExtraError
     from jaxinf.influence import Attribution as Attribution

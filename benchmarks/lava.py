@@ -1,0 +1,104 @@
+"""Class-wise transport side by side: jaxinf, ott, geomloss, POT, and the released LAVA recipe.
+
+    pip install geomloss==0.2.6 POT torch
+    python -m benchmarks.lava [--sizes 1000,2000,5000,10000] [--quick]
+
+Solvers: the same features, label costs and ε, the same marginal error; from features to
+potentials. Pipelines: from features to values, label distances included. One process per
+contender, repetitions alternate; the first call of each (compilation, caches) is listed apart.
+"""
+
+import argparse
+import itertools
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, Worker, cores, spread, write_result
+from benchmarks.lava_contenders import make_inputs
+
+SOLVERS = ("jaxinf", "jaxinf_one_device", "ott", "geomloss", "pot_log", "pot_kernel")
+PIPELINES = ("jaxinf_lava", "jaxinf_lava_reference", "released_lava")
+# these take a number of steps instead of an error to reach
+COUNTED = ("geomloss", "pot_log", "pot_kernel")
+WIDTH, CLASSES, THRESHOLD = 512, 10, 1e-3
+OPTIONS = {"jaxinf_lava_reference": {"solver": "reference", "label_cost": "reference"}}
+
+
+def measure(size: int, repeats: int, steps: dict[str, int]) -> list[dict[str, Any]]:
+    """Time all contenders on one size; `steps` is what each needed before, and is brought up."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        make_inputs(Path(folder), size, WIDTH, CLASSES)
+        config = {"folder": folder, "cores": cores(), "threshold": THRESHOLD}
+        workers, firsts = {}, {}
+        for name in SOLVERS + PIPELINES:
+            own = config | {"contender": name, "options": OPTIONS.get(name, {})}
+            worker = Worker("benchmarks.lava_contenders", own)
+            stack.enter_context(worker)
+            workers[name] = worker
+            firsts[name] = _first_call(name, worker, steps)
+            print(f"n={size} {name}: first call {firsts[name]['seconds'][0]:.2f} s", flush=True)
+        replies: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+        for _, name in itertools.product(range(repeats), workers):
+            reply = workers[name].ask(steps=steps.get(name, 0), check=False)
+            replies[name].append(reply)
+            print(f"n={size} {name}: {reply['seconds'][0]:.3f} s", flush=True)
+    rows = []
+    for name, answers in replies.items():
+        seconds = spread(answer["seconds"][0] for answer in answers)
+        rows.append(
+            {
+                "size": size,
+                "contender": name,
+                "kind": "solver" if name in SOLVERS else "pipeline",
+                "seconds": seconds,
+                "first_call_extra_s": max(0.0, firsts[name]["seconds"][0] - seconds["median"]),
+                "marginal_error": firsts[name].get("marginal_error"),
+                "steps": steps.get(name),
+                "peak_bytes": answers[-1]["peak_bytes"],
+            }
+        )
+    return rows
+
+
+def _first_call(name: str, worker: Worker, steps: dict[str, int]) -> dict[str, Any]:
+    """Compile; where steps are counted, find the least multiple of ten that serves."""
+    if name in PIPELINES:
+        return worker.ask(steps=0, check=False)
+    reply = worker.ask(steps=steps.get(name, 10), check=True)
+    while name in COUNTED and not reply["marginal_error"] <= THRESHOLD:
+        steps[name] = steps.get(name, 10) + 10
+        if steps[name] > 1000:
+            raise RuntimeError(f"{name} does not reach a marginal error of {THRESHOLD}")
+        reply = worker.ask(steps=steps[name], check=True)
+    return reply
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="1000,2000,5000,10000")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one small size, one repetition")
+    parser.add_argument("--output", type=Path, default=RESULTS / "lava.json")
+    arguments = parser.parse_args()
+    sizes = [200] if arguments.quick else [int(s) for s in arguments.sizes.split(",")]
+    repeats = 1 if arguments.quick else arguments.repeats
+    steps: dict[str, int] = {}
+    results = []
+    for size in sorted(sizes):
+        results += measure(size, repeats if size <= 5000 else 1, steps)
+    settings = {
+        "width": WIDTH,
+        "classes": CLASSES,
+        "threshold": THRESHOLD,
+        "epsilon": "0.05 of the mean cost",
+        "repeats": repeats,
+        "cores": cores(),
+    }
+    write_result(arguments.output, settings, results)
+
+
+if __name__ == "__main__":
+    main()

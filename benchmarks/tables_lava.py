@@ -1,0 +1,123 @@
+"""The tables of `benchmarks.lava` and `benchmarks.lava_detection`."""
+
+from typing import Any
+
+import numpy as np
+
+
+def lava_table(document: dict[str, Any]) -> str:
+    """Seconds, ratio and memory per size, solvers and pipelines apart."""
+    results, settings = document["results"], document["settings"]
+    lines = [
+        f"d = {settings['width']}, C = {settings['classes']}, ε = {settings['epsilon']}, "
+        f"{settings['cores']} cores; marginal error at most {settings['threshold']:g} for solvers.",
+    ]
+    for kind, first, ours in (
+        ("solver", "geomloss", "jaxinf"),
+        ("pipeline", "released_lava", "jaxinf_lava"),
+    ):
+        lines += [
+            "",
+            f"| n = m | {kind} | seconds (least–largest) | {first} takes | first call, + s "
+            "| marginal error | peak memory, MiB |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in (row for row in results if row["kind"] == kind):
+            peer = _find(results, row["size"], first)
+            error = row["marginal_error"]
+            seconds = row["seconds"]
+            lines.append(
+                f"| {row['size']:,} | {row['contender']} | {seconds['median']:.3g} "
+                f"({seconds['min']:.3g}–{seconds['max']:.3g}) "
+                f"| {_ratio(peer, row):.2f}× as long | {row['first_call_extra_s']:.1f} "
+                f"| {'' if error is None else f'{error:.1e}'} | {row['peak_bytes'] / 2**20:.0f} |"
+            )
+        sizes = dict.fromkeys(row["size"] for row in results)
+        said = [
+            f"{_ratio(_find(results, n, first), _find(results, n, ours)):.1f}× at n = {n:,}"
+            for n in sizes
+        ]
+        lines += ["", f"{ours} against {first}: " + ", ".join(said) + "."]
+    return "\n".join(lines)
+
+
+def _find(results: list[dict[str, Any]], size: int, contender: str) -> dict[str, Any]:
+    return next(r for r in results if (r["size"], r["contender"]) == (size, contender))
+
+
+def _ratio(peer: dict[str, Any], row: dict[str, Any]) -> float:
+    return peer["seconds"]["median"] / row["seconds"]["median"]
+
+
+def lava_detection_table(document: dict[str, Any]) -> str:
+    """AUROC of every method: wrong labels per set, then every corruption over sets."""
+    results = document["results"]
+    methods = list(dict.fromkeys(row["method"] for row in results))
+    parts = [f"Means over {document['settings']['seeds']} seeds; the best of each row in bold."]
+    for figure, title in (
+        ("auroc", "AUROC"),
+        ("at_true_count", "Share found at the true count"),
+        ("f1", "F1 after k-means"),
+    ):
+        for corruption in dict.fromkeys(row["corruption"] for row in results):
+            if figure != "auroc" and corruption != "wrong labels":
+                continue
+            rows = [row for row in results if row["corruption"] == corruption]
+            parts += ["", f"**{title}, {corruption}**", "", *_grid(rows, methods, figure)]
+    parts += ["", *_verdicts(results)]
+    return "\n".join(parts)
+
+
+def _grid(rows: list[dict[str, Any]], methods: list[str], figure: str) -> list[str]:
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    lines = ["| method | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    found = {(row["set"], row["method"]): row[figure] for row in rows}
+    best = {
+        name: max(found[name, method]["mean"] for method in methods if (name, method) in found)
+        for name in sets
+    }
+    for method in methods:
+        cells = []
+        for name in sets:
+            entry = found.get((name, method))
+            if entry is None:
+                cells.append("")
+                continue
+            half = (entry["interval"][1] - entry["interval"][0]) / 2 if "interval" in entry else 0
+            text = f"{entry['mean']:.3f} ± {half:.3f}"
+            cells.append(f"**{text}**" if entry["mean"] >= best[name] - 5e-4 else text)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _verdicts(results: list[dict[str, Any]]) -> list[str]:
+    """How often LAVA's default is best, beaten by a simpler baseline, or below random."""
+    simple = ("nearest validation", "nearest, features only", "knn-shapley", "mmd")
+    ahead, behind, under = [], [], []
+    for key in dict.fromkeys((row["set"], row["corruption"]) for row in results):
+        entries = {
+            row["method"]: np.array(row["auroc"]["raw"])
+            for row in results
+            if (row["set"], row["corruption"]) == key
+        }
+        if "lava" not in entries:
+            continue
+        named = f"{key[0]} ({key[1]})"
+        others = [method for method in simple if method in entries]
+        best = max(others, key=lambda method: entries[method].mean(), default=None)
+        if best is not None:
+            gain = entries["lava"].mean() - entries[best].mean()
+            if gain < -0.005:
+                behind.append(f"{named}: {best} by {-gain:.3f}")
+            else:
+                ahead.append(named)
+        if entries["lava"].mean() < 0.5:
+            under.append(f"{named} {entries['lava'].mean():.3f}")
+    return [
+        f"LAVA's default is level with or ahead of the best simple baseline (to 0.005) on "
+        f"{len(ahead)} of {len(ahead) + len(behind)}. A simpler one wins on: "
+        + ("; ".join(behind) or "none")
+        + ".",
+        "",
+        "Below random: " + ("; ".join(under) or "never") + ".",
+    ]

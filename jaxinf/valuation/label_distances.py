@@ -1,0 +1,83 @@
+"""How far a training class lies from a validation class: transport between their examples.
+
+Only the pairs across the two sides are solved, each a small problem of its own, padded to one
+shape and solved many at a time.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+from ott.geometry.geometry import Geometry
+
+from jaxinf.typing import AnyArray
+from jaxinf.valuation.dual import differentiable_potentials, dual_value
+from jaxinf.valuation.geometry import ClassWiseGeometry
+from jaxinf.valuation.transport import Problem, solve_transport
+
+# entries of the costs that are in memory at once: 256 MiB of float32
+_ENTRIES_AT_ONCE = 1 << 26
+
+
+def label_distances(
+    x: Float[jax.Array, "n d"],
+    x_rows: Int[AnyArray, "cx s"],
+    x_weights: Float[AnyArray, "cx s"],
+    y: Float[jax.Array, "m d"],
+    y_rows: Int[AnyArray, "cy t"],
+    y_weights: Float[AnyArray, "cy t"],
+    *,
+    epsilon: float = 0.05,
+    p: float = 2,
+    differentiable: bool = False,
+    threshold: float = 1e-3,
+    max_iterations: int = 500,
+) -> Float[jax.Array, "cx cy"]:
+    """Transport costs between every class of one side and every class of the other.
+
+    Args:
+        x: training features.
+        x_rows: rows of each training class, padded (`class_blocks`).
+        x_weights: their masses, 0 for padding, a sum of one per class.
+        y: validation features.
+        y_rows: rows of each validation class.
+        y_weights: their masses.
+        epsilon: strength of the entropic term, as a share of the pair's mean cost.
+        p: the cost of a pair of examples is ‖x − y‖^p / p.
+        differentiable: let derivatives pass, by the implicit function theorem.
+        threshold: marginal error at which a pair is solved.
+        max_iterations: where to give up on a pair.
+
+    Returns:
+        The regularised costs (½W₂² for p = 2, and an entropic term of the order of ε), not
+        debiased: of a class to itself it is not 0.
+    """
+    options: dict[str, Any] = {"threshold": threshold, "max_iterations": max_iterations}
+    no_labels = jnp.zeros((1, 1), x.dtype)
+    x_rows, x_weights, y_rows, y_weights = map(jnp.asarray, (x_rows, x_weights, y_rows, y_weights))
+
+    def one_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        of_x, of_y = pair
+        left, right = x[x_rows[of_x]], y[y_rows[of_y]]
+        a, b = x_weights[of_x].astype(x.dtype), y_weights[of_y].astype(x.dtype)
+        none = jnp.zeros(left.shape[0], jnp.int32), jnp.zeros(right.shape[0], jnp.int32)
+        geometry = ClassWiseGeometry(left, right, *none, no_labels, p=p)
+        mean = jax.lax.stop_gradient(a @ geometry.apply_cost(b, axis=1))
+        # two classes that are one point have no cost to take a share of
+        problem = Problem(a, b, jnp.maximum(epsilon * mean, jnp.finfo(x.dtype).tiny))
+        if differentiable:
+            f, g, columns = differentiable_potentials(geometry, problem, **options)
+            return dual_value(problem, f, g, columns)
+        small = left.shape[0] * right.shape[0] <= _ENTRIES_AT_ONCE
+        held = Geometry(geometry.cost_matrix) if small else geometry
+        found = solve_transport(held, a, b, epsilon=problem.epsilon, **options)
+        # rows are exact, and so nearly are the columns: the mass of the plan is one
+        return a @ found.f + b @ found.g
+
+    sizes = x_rows.shape[1] * y_rows.shape[1]
+    pairs = jnp.meshgrid(jnp.arange(len(x_rows)), jnp.arange(len(y_rows)), indexing="ij")
+    flat = jax.tree.map(jnp.ravel, tuple(pairs))
+    at_once = max(1, min(len(flat[0]), _ENTRIES_AT_ONCE // (4 * sizes)))
+    costs = jax.lax.map(one_pair, flat, batch_size=at_once)
+    return costs.reshape(len(x_rows), len(y_rows))

@@ -1,0 +1,311 @@
+"""LAVA: what each training example adds to the distance from a trusted validation set."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float
+
+from jaxinf.engine.mesh import Mesh
+from jaxinf.errors import InputError
+from jaxinf.typing import AnyArray
+from jaxinf.valuation.calibration import calibrated_gradients
+from jaxinf.valuation.certificate import Certificate, certify
+from jaxinf.valuation.dual import dual_value
+from jaxinf.valuation.pose import (
+    LabelCost,
+    Posed,
+    Side,
+    between_classes,
+    pose,
+    read_sides,
+    warn_of_classes,
+)
+from jaxinf.valuation.routes import Route, Solved, solver_for
+from jaxinf.valuation.schedule import (
+    anneal,
+    annealed_label_distances,
+    bounding_diameter,
+    epsilon_schedule,
+)
+from jaxinf.valuation.transport import Problem, Transport, streamed_sweep
+
+Solver = Literal["balanced", "semi-relaxed", "one-pass", "reference"]
+
+# the released code's ε and the length whose square it is
+_REFERENCE_EPSILON = 0.1
+_REFERENCE_BLUR = 0.1**0.5
+
+
+class LavaResult(NamedTuple):
+    """Values, and everything needed to judge them. Rows are those of the training set.
+
+    Attributes:
+        values: float[N], minus the calibrated gradients: higher = more worth having.
+        calibrated_gradients: float[N], change of the distance per mass moved onto an example.
+        distance: float, the regularised class-wise Wasserstein distance.
+        f: float[N], potentials: derivatives of the distance in the training masses.
+        g: float[M], the same in the validation masses.
+        label_distances: float[C_train, C_valid], in the units of the feature cost.
+        train_classes: [C_train], the labels that the rows of `label_distances` stand for.
+        valid_classes: [C_valid], and the columns.
+        epsilon: float, in the units of the cost.
+        converged: bool, whether the problem that was posed was solved to its threshold.
+        num_iterations: int.
+        marginal_error: float, Σ_j |column sum of the plan − its target|.
+        certificate: how far the numbers can be trusted.
+        solver: which one gave them.
+    """
+
+    values: jax.Array
+    calibrated_gradients: jax.Array
+    distance: float | jax.Array
+    f: jax.Array
+    g: jax.Array
+    label_distances: jax.Array
+    train_classes: np.ndarray
+    valid_classes: np.ndarray
+    epsilon: float | jax.Array
+    converged: bool | jax.Array
+    num_iterations: int | jax.Array
+    marginal_error: float | jax.Array
+    certificate: Certificate
+    solver: str
+
+
+def lava(
+    train_features: AnyArray,
+    train_labels: AnyArray,
+    valid_features: AnyArray,
+    valid_labels: AnyArray,
+    /,
+    *,
+    solver: Solver = "semi-relaxed",
+    epsilon: float = 0.01,
+    relative_epsilon: bool = True,
+    tau: float = 0.9,
+    feature_weight: float = 1.0,
+    label_weight: float = 1.0,
+    label_cost: LabelCost = "consistent",
+    label_epsilon: float = 0.05,
+    p: float = 2,
+    train_weights: AnyArray | None = None,
+    valid_weights: AnyArray | None = None,
+    threshold: float = 1e-3,
+    max_iterations: int = 2000,
+    num_checks: int = 2,
+    route: Route = "auto",
+    max_cost_bytes: int = 4 << 30,
+    mesh: Mesh | None = None,
+) -> LavaResult:
+    """Value every training example by the transport from the training to the validation set.
+
+    The ground cost is λx ‖x − x'‖^p / p + λy W[y, y'], where W[y, y'] is the transport cost
+    between the examples of two classes, and an example's value is minus its calibrated gradient:
+    f_i less the mean of the others' (LAVA, ICLR 2023, section 3). No model is trained.
+
+    Sign: higher values = more worth having; `calibrated_gradients` have the paper's sign.
+
+    Args:
+        train_features: float[N, ...], N ≥ 2; trailing axes are flattened. Features on unlike
+            scales (tabular columns) must be standardised first: `jaxinf.valuation.standardise`.
+        train_labels: int[N] of any numbering, or float[N, C] shares of each class (soft labels).
+            Regression targets are cut into classes by `jaxinf.valuation.bin_targets`.
+        valid_features: float[M, ...], embedded the same way.
+        valid_labels: int[M], or float[M, C'] shares.
+        solver: `"balanced"` transports onto the whole validation set (classical duals: they tell
+            best what removing an example does to the distance); `"semi-relaxed"` lets validation
+            mass be left over at a price; `"one-pass"` is its limit, the soft distance to the
+            nearest validation examples; `"reference"` runs the released code's schedule step for
+            step, with its ε of 0.1, which solves none of these.
+        epsilon: strength of the entropic term; `"reference"` has its own.
+        relative_epsilon: whether it is a share of the mean cost.
+        tau: for `"semi-relaxed"`, ρ/(ρ + ε) of the validation marginal: 1 is balanced, 0 free.
+        feature_weight: λx.
+        label_weight: λy; at 0 no label distance is computed.
+        label_cost: `"consistent"` gives the label distance the same half as the feature cost
+            (½W₂² beside ½‖x − x'‖²); `"reference"` halves it once more, as the released code
+            does. `solver="reference"` computes it by the released schedule.
+        label_epsilon: strength of the entropic term in label distances, a share of the mean
+            cost of the pair.
+        p: cost exponent, 1 or more.
+        train_weights: float[N] positive masses, scaled to a sum of one (default: uniform).
+        valid_weights: float[M].
+        threshold: marginal error to which the problem is solved.
+        max_iterations: where to give up; the result then says `converged=False`.
+        num_checks: examples on which the certificate really moves mass, two solves each.
+        route: `"materialised"` holds the cost and its exponential, `"streamed"` holds neither,
+            `"kernel"` streams by a fused kernel (accelerators, p = 2); `"auto"` chooses between
+            the first two by `max_cost_bytes`. All give the same numbers.
+        max_cost_bytes: what the materialised route may take on one device.
+        mesh: split the training rows over its `data` axis.
+
+    Returns:
+        A `LavaResult`. It composes with jit in the features and the weights when labels are
+        closed over and `num_checks=0`; gradients pass through `class_wise_distance` instead.
+
+    Raises:
+        InputError: for empty or ragged input, NaN or Inf, sets of unlike width, constant features,
+            masses that are not positive, an ε that the dtype does not resolve, unknown options.
+
+    Warns:
+        ValuationWarning: a class is missing on one side, or has a single example.
+
+    Example:
+        >>> x = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
+        >>> y = np.array([0, 0, 0, 0])
+        >>> found = lava(x, y, x[:3], y[:3], label_weight=0.0)
+        >>> int(np.argmin(found.values)), found.converged
+        (3, True)
+    """
+    _check_options(solver, epsilon, tau, label_cost, label_epsilon, p, mesh, num_checks)
+    train, valid = read_sides(
+        train_features, train_labels, valid_features, valid_labels, train_weights, valid_weights
+    )
+    if train.features.shape[0] < 2:
+        raise InputError("values compare training examples with one another: there is only one")
+    warn_of_classes(train, valid)
+    reference = solver == "reference"
+    if label_weight == 0:
+        between = jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
+    elif reference:
+        between = annealed_label_distances(
+            train.features, train.blocks, valid.features, valid.blocks, blur=_REFERENCE_BLUR
+        )
+    else:
+        between = between_classes(train, valid, epsilon=label_epsilon, p=p, mesh=mesh)
+    posed = pose(
+        train,
+        valid,
+        between,
+        epsilon=_REFERENCE_EPSILON if reference else epsilon,
+        relative_epsilon=relative_epsilon and not reference,
+        feature_weight=feature_weight,
+        label_weight=label_weight / 2 if label_cost == "reference" else label_weight,
+        p=p,
+    )
+    solve = solver_for(
+        posed,
+        tau={"semi-relaxed": tau, "one-pass": 0.0}.get(solver, 1.0),
+        threshold=threshold,
+        max_iterations=max_iterations,
+        route=route,
+        max_cost_bytes=max_cost_bytes,
+        mesh=mesh,
+    )
+    if reference:
+        solved = _run_schedule(posed, threshold)
+    else:
+        solved = solve(train.weights, jnp.zeros_like(valid.weights))
+    found = solved.transport
+    gradients = calibrated_gradients(found.f, None if train_weights is None else train.weights)
+    certificate = certify(solve, solved, train.weights, found.f, gradients, num_checks=num_checks)
+    return _finish(solved, gradients, certificate, posed, between, solver)
+
+
+def _finish(
+    solved: Solved,
+    gradients: Float[jax.Array, " N"],
+    certificate: Certificate,
+    posed: Posed,
+    between: jax.Array,
+    solver: Solver,
+) -> LavaResult:
+    found = solved.transport
+    return LavaResult(
+        values=-gradients,
+        calibrated_gradients=gradients,
+        distance=_plain(solved.value),
+        f=found.f,
+        g=found.g,
+        label_distances=between,
+        train_classes=posed.train.classes,
+        valid_classes=posed.valid.classes,
+        epsilon=_plain(posed.epsilon),
+        converged=_plain(found.converged),
+        num_iterations=_plain(found.num_iterations),
+        marginal_error=_plain(found.marginal_error),
+        certificate=Certificate(
+            _plain(certificate.marginal_error),
+            _plain(certificate.dual_gap),
+            _plain(certificate.finite_difference_error),
+            certificate.checked,
+        ),
+        solver=solver,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A Python number, unless it is traced."""
+    return value if isinstance(value, Tracer) else np.asarray(value).item()
+
+
+def _run_schedule(posed: Posed, threshold: float) -> Solved:
+    """The released schedule on the posed problem, and how far it is from solving it."""
+    train, valid = posed.train, posed.valid
+    # its points carry the class as a column, validation classes numbered after training classes
+    columns = [
+        jnp.concatenate([side.features, jnp.asarray(_class_of(side) + first)[:, None]], axis=1)
+        for side, first in ((train, 0), (valid, len(train.classes)))
+    ]
+    diameter = max(bounding_diameter(*columns), _REFERENCE_BLUR)
+    schedule = jnp.asarray(epsilon_schedule(diameter, _REFERENCE_BLUR), posed.geometry.dtype)
+    return _anneal(posed.geometry, train.weights, valid.weights, posed.epsilon, schedule, threshold)
+
+
+def _class_of(side: Side) -> np.ndarray:
+    labels = side.labels if side.labels.ndim == 1 else np.argmax(side.labels, axis=1)
+    return np.asarray(labels, np.float32)
+
+
+@jax.jit
+def _anneal(geometry, a, b, epsilon, schedule, threshold):
+    f, g = anneal(geometry, a, b, schedule, epsilon)
+    problem = Problem(a, b, epsilon)
+    columns, rows = _plan_sums(geometry, problem, f, g)
+    error = jnp.sum(jnp.abs(rows - a)) + jnp.sum(jnp.abs(columns - b))
+    value = dual_value(problem, f, g, columns)
+    gap = jnp.abs(jnp.sum((columns - b) * g) + jnp.sum((rows - a) * f))
+    steps = jnp.asarray(len(schedule) + 2, jnp.int32)
+    return Solved(Transport(f, g, error, steps, error <= threshold, columns), value, gap)
+
+
+def _plan_sums(geometry, problem, f, g):
+    # rows of the plan are not exact here, so both sums count
+    lse = -streamed_sweep(geometry, problem)(f, g, 1.0)[0] / problem.epsilon
+    rows = problem.a * jnp.exp(f / problem.epsilon + lse)
+    by_columns = geometry.apply_lse_kernel(
+        f + problem.epsilon * jnp.log(problem.a), jnp.zeros_like(g), problem.epsilon, axis=0
+    )[0]
+    return problem.b * jnp.exp((g + by_columns) / problem.epsilon), rows
+
+
+def _check_options(
+    solver: str,
+    epsilon: float,
+    tau: float,
+    label_cost: str,
+    label_epsilon: float,
+    p: float,
+    mesh: Mesh | None,
+    num_checks: int,
+) -> None:
+    if solver not in ("balanced", "semi-relaxed", "one-pass", "reference"):
+        raise InputError(
+            f"solver must be 'balanced', 'semi-relaxed', 'one-pass' or 'reference', not {solver!r}"
+        )
+    if label_cost not in ("consistent", "reference"):
+        raise InputError(f"label_cost must be 'consistent' or 'reference', not {label_cost!r}")
+    for name, value in (("epsilon", epsilon), ("label_epsilon", label_epsilon)):
+        if not value > 0:
+            raise InputError(f"{name} must be positive, not {value}")
+    if not 0 < tau <= 1:
+        raise InputError(f"tau must lie in (0, 1], not {tau}: solver='one-pass' is its limit at 0")
+    if p < 1:
+        raise InputError(f"p must be 1 or more, not {p}")
+    if solver == "reference" and mesh is not None:
+        raise InputError("solver='reference' runs on one device: leave out mesh")
+    if num_checks < 0:
+        raise InputError(f"num_checks must be 0 or more, not {num_checks}")

@@ -1,0 +1,246 @@
+"""The transport problem between two labelled sets, posed: geometry, masses, ε."""
+
+import functools
+import warnings
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float
+
+from jaxinf.engine.mesh import Mesh, data_parallel, num_shards, replicate
+from jaxinf.errors import InputError
+from jaxinf.typing import AnyArray
+from jaxinf.valuation.classes import ClassBlocks, class_blocks, soft_shares
+from jaxinf.valuation.geometry import ClassWiseGeometry
+from jaxinf.valuation.inputs import check_class_labels, check_features, check_spread, check_weights
+from jaxinf.valuation.label_distances import label_distances
+
+LabelCost = Literal["consistent", "reference"]
+
+
+class ValuationWarning(UserWarning):
+    """The values can be computed, but something about the sets makes them mean less."""
+
+
+class Side(NamedTuple):
+    """One labelled set.
+
+    Attributes:
+        features: float[n, d].
+        labels: int32[n] in 0 .. C − 1, or float[n, C] shares.
+        classes: [C], what the user calls them.
+        weights: float[n], a sum of one.
+    """
+
+    features: jax.Array
+    labels: AnyArray
+    classes: np.ndarray
+    weights: jax.Array
+
+    @property
+    def blocks(self) -> ClassBlocks:
+        """Rows of each class."""
+        return class_blocks(np.asarray(self.labels), len(self.classes))
+
+
+class Posed(NamedTuple):
+    """What a solver is given.
+
+    Attributes:
+        geometry: the cost, in the units of the feature cost.
+        train: the training side.
+        valid: the validation side.
+        epsilon: in the units of the cost.
+    """
+
+    geometry: ClassWiseGeometry
+    train: Side
+    valid: Side
+    epsilon: Float[jax.Array, ""]
+
+
+def read_sides(
+    train_features: AnyArray,
+    train_labels: AnyArray,
+    valid_features: AnyArray,
+    valid_labels: AnyArray,
+    train_weights: AnyArray | None = None,
+    valid_weights: AnyArray | None = None,
+) -> tuple[Side, Side]:
+    """Check both sets, centre the features (the cost does not change, its round-off does).
+
+    Raises:
+        InputError: see `check_sets`; also for float labels that are not shares, and for masses
+            that are not positive.
+    """
+    x = check_features(train_features, "train_features")
+    y = check_features(valid_features, "valid_features")
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"train_features have {x.shape[1]} columns and valid_features {y.shape[1]}: both sets "
+            "must be embedded the same way"
+        )
+    x_labels, x_classes = _read_labels(train_labels, x.shape[0], "train")
+    y_labels, y_classes = _read_labels(valid_labels, y.shape[0], "valid")
+    check_spread(x, y)
+    a = check_weights(train_weights, x.shape[0], "train_weights")
+    b = check_weights(valid_weights, y.shape[0], "valid_weights")
+    dtype = jnp.result_type(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
+    x, y = x.astype(dtype), y.astype(dtype)
+    centre = (jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2
+    return (
+        Side(x - centre[None, :], x_labels, x_classes, a.astype(dtype)),
+        Side(y - centre[None, :], y_labels, y_classes, b.astype(dtype)),
+    )
+
+
+def _read_labels(labels: AnyArray, count: int, side: str) -> tuple[AnyArray, np.ndarray]:
+    if isinstance(labels, Tracer):
+        raise InputError(
+            f"{side}_labels are traced, but the classes decide the shape of the problem: close "
+            "over the labels instead of passing them through jit"
+        )
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.dtype.kind == "f":
+        shares = soft_shares(labels, count, side)
+        return shares, np.arange(shares.shape[1])
+    check_class_labels(labels, count, side)
+    classes, positions = np.unique(labels, return_inverse=True)
+    return positions.astype(np.int32), classes
+
+
+def warn_of_classes(train: Side, valid: Side) -> None:
+    """Say in one line each which classes one side lacks, or has a single example of."""
+    if train.labels.ndim == 1 and valid.labels.ndim == 1:
+        for here, there, name, other, meaning in (
+            (valid, train, "valid", "train", "no training example can stand for them"),
+            (train, valid, "train", "valid", "their examples match no validation example"),
+        ):
+            missing = np.setdiff1d(here.classes, there.classes)
+            if missing.size:
+                warnings.warn(
+                    f"{name}_labels have classes {_listed(missing)} that {other}_labels lack: "
+                    f"{meaning}",
+                    ValuationWarning,
+                    stacklevel=4,
+                )
+    for side, name in ((train, "train"), (valid, "valid")):
+        if side.labels.ndim == 1:
+            single = side.classes[np.bincount(side.labels) == 1]
+            if single.size:
+                warnings.warn(
+                    f"{name}_labels have a single example of classes {_listed(single)}: a label "
+                    "distance from one example says little",
+                    ValuationWarning,
+                    stacklevel=4,
+                )
+
+
+def _listed(values: np.ndarray) -> str:
+    shown = ", ".join(str(value) for value in values[:10].tolist())
+    return f"[{shown}{', ...' if len(values) > 10 else ''}]"
+
+
+def between_classes(
+    train: Side,
+    valid: Side,
+    *,
+    epsilon: float,
+    p: float,
+    mesh: Mesh | None = None,
+) -> Float[jax.Array, "cx cy"]:
+    """`label_distances` of two sides; the training classes are split over the mesh's devices."""
+    x_blocks, y_blocks = train.blocks, valid.blocks
+    options: dict[str, Any] = {"epsilon": epsilon, "p": p}
+    if mesh is None or len(train.classes) < num_shards(mesh):
+        return _solve_pairs(train.features, *x_blocks, valid.features, *y_blocks, **options)
+    shards = num_shards(mesh)
+    count = -(-len(train.classes) // shards) * shards
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        extra = np.repeat(array[:1], count - len(array), axis=0)
+        return np.concatenate([array, extra]).reshape(shards, count // shards, *array.shape[1:])
+
+    def of_some_classes(state, rows, weights):
+        x, y, y_rows, y_weights = state
+        return label_distances(x, rows, weights, y, y_rows, y_weights, **options)
+
+    state = replicate((train.features, valid.features, *map(jnp.asarray, y_blocks)), mesh)
+    parallel = data_parallel(of_some_classes, mesh, num_row_args=2)
+    found = parallel(state, padded(x_blocks.rows), padded(x_blocks.weights))
+    return jnp.asarray(np.asarray(found).reshape(count, -1)[: len(train.classes)])
+
+
+_solve_pairs = jax.jit(label_distances, static_argnames=("p", "differentiable"))
+
+
+def pose(
+    train: Side,
+    valid: Side,
+    between: Float[jax.Array, "cx cy"],
+    *,
+    epsilon: float,
+    relative_epsilon: bool = True,
+    feature_weight: float = 1.0,
+    label_weight: float = 1.0,
+    p: float = 2,
+) -> Posed:
+    """Put the cost together and fix ε.
+
+    Args:
+        train: the training side.
+        valid: the validation side.
+        between: label distances in the units of the feature cost.
+        epsilon: strength of the entropic term.
+        relative_epsilon: whether it is a share of the mean cost.
+        feature_weight: λx.
+        label_weight: λy.
+        p: cost exponent.
+
+    Raises:
+        InputError: ε is below what the dtype resolves.
+    """
+    geometry = ClassWiseGeometry(
+        train.features,
+        valid.features,
+        jnp.asarray(train.labels),
+        jnp.asarray(valid.labels),
+        between,
+        feature_weight=feature_weight,
+        label_weight=label_weight,
+        p=p,
+    )
+    strength, mean = strength_of(
+        geometry, train.weights, valid.weights, epsilon, relative=relative_epsilon
+    )
+    check_resolution(strength, mean, geometry.dtype)
+    return Posed(geometry, train, valid, strength)
+
+
+def check_resolution(strength: jax.Array, mean: jax.Array, dtype: Any) -> None:
+    """Refuse an ε whose exponents, costs over ε, the dtype does not resolve. Not read if traced.
+
+    Raises:
+        InputError: naming an ε that will do.
+    """
+    if isinstance(strength, Tracer) or isinstance(mean, Tracer):
+        return
+    least = float(16 * mean * jnp.finfo(dtype).eps)
+    if least > float(strength):
+        raise InputError(
+            f"epsilon={float(strength):.3g} is below what {dtype} resolves for costs of mean "
+            f"{float(mean):.3g}: raise it to {least:.2g} or more, or pass float64 features with "
+            "jax's x64 flag on"
+        )
+
+
+@functools.partial(jax.jit, static_argnames="relative")
+def strength_of(
+    geometry: ClassWiseGeometry, a: jax.Array, b: jax.Array, epsilon: float, *, relative: bool
+) -> tuple[jax.Array, jax.Array]:
+    """ε in the units of the cost, fixed for derivatives, and the mean cost."""
+    mean = jax.lax.stop_gradient(a @ geometry.apply_cost(b, axis=1))
+    return epsilon * (mean if relative else jnp.ones_like(mean)), mean

@@ -1,0 +1,166 @@
+"""Three ways through one problem with the same numbers: in memory, streamed, split over devices."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from ott.geometry.geometry import Geometry
+
+from jaxinf.engine.mesh import DATA_AXIS, Mesh, data_parallel, num_shards, replicate, split_rows
+from jaxinf.valuation.dual import dual_value
+from jaxinf.valuation.geometry import ClassWiseGeometry
+from jaxinf.valuation.kernel import kernel_sweep
+from jaxinf.valuation.pose import Posed
+from jaxinf.valuation.transport import Problem, Transport, solve_transport, streamed_sweep
+
+Route = Literal["auto", "materialised", "streamed", "kernel"]
+
+
+class Solved(NamedTuple):
+    """A solution and its figures of merit.
+
+    Attributes:
+        transport: the potentials.
+        value: the dual objective.
+        gap: what the plan costs (with its entropic term) minus the dual objective.
+    """
+
+    transport: Transport
+    value: Float[jax.Array, ""]
+    gap: Float[jax.Array, ""]
+
+
+# (masses a [n], g to start from [m]) -> Solved
+Solve = Callable[[jax.Array, jax.Array], Solved]
+
+
+class _Options(NamedTuple):
+    """What a program is compiled for."""
+
+    tau_b: float
+    route: str
+    axis_name: str | None
+
+
+class _Numbers(NamedTuple):
+    """What it is given when it runs."""
+
+    epsilon: jax.Array
+    threshold: float
+    max_iterations: int
+
+
+def choose_route(shape: tuple[int, int], itemsize: int, max_cost_bytes: int) -> Route:
+    """In memory if the cost and its exponential fit, streamed if not.
+
+    Example:
+        >>> choose_route((5000, 5000), 4, 1 << 30)
+        'materialised'
+        >>> choose_route((200_000, 2000), 4, 1 << 30)
+        'streamed'
+    """
+    return "materialised" if 2 * shape[0] * shape[1] * itemsize <= max_cost_bytes else "streamed"
+
+
+def solver_for(
+    posed: Posed,
+    *,
+    tau: float,
+    threshold: float,
+    max_iterations: int,
+    route: Route,
+    max_cost_bytes: int,
+    mesh: Mesh | None,
+) -> Solve:
+    """A function that solves the posed problem for given masses, compiled once for all of them."""
+    shards = 1 if mesh is None else num_shards(mesh)
+    n, m = posed.geometry.shape
+    if route == "auto":
+        size = posed.geometry.dtype.itemsize
+        route = choose_route((-(-n // shards), m), size, max_cost_bytes)
+    options = _Options(tau, route, None if mesh is None else DATA_AXIS)
+    numbers = _Numbers(posed.epsilon, threshold, max_iterations)
+    b = posed.valid.weights
+    if mesh is None:
+        return lambda a, init: _solve_whole(posed.geometry, a, b, numbers, init, options)
+    padding = -n % shards
+    rows = jax.tree.map(
+        lambda array: np.pad(np.asarray(array), [(0, padding)] + [(0, 0)] * (array.ndim - 1)),
+        (posed.geometry.x, posed.geometry.x_labels),
+    )
+    x, labels = split_rows(rows, mesh)
+    everywhere = replicate(
+        (posed.geometry.y, posed.geometry.y_labels, posed.geometry.label_distances), mesh
+    )
+    geometry = posed.geometry
+    scalars = replicate(
+        (jnp.asarray(geometry.feature_weight), jnp.asarray(geometry.label_weight), numbers), mesh
+    )
+    parallel = _sharded_solver(mesh, options, geometry.p)
+
+    def solve(a: jax.Array, init: jax.Array) -> Solved:
+        masses = split_rows(np.pad(np.asarray(a), (0, padding)), mesh)
+        state = (everywhere, scalars, *replicate((b, init), mesh))
+        found: Solved = parallel(state, x, labels, masses)
+        f = jnp.asarray(np.asarray(found.transport.f).reshape(-1)[:n])
+        first = jax.tree.map(lambda array: jnp.asarray(np.asarray(array[0])), found)
+        return first._replace(transport=first.transport._replace(f=f))
+
+    return solve
+
+
+@functools.lru_cache(maxsize=16)
+def _sharded_solver(mesh: Mesh, options: _Options, p: float) -> Any:
+    """Compiled once for each mesh and setting."""
+
+    def one_device(state: Any, x: jax.Array, labels: jax.Array, a: jax.Array) -> Solved:
+        (y, y_labels, between), (feature_weight, label_weight, numbers), b, init = state
+        geometry = ClassWiseGeometry(
+            x,
+            y,
+            labels,
+            y_labels,
+            between,
+            feature_weight=feature_weight,
+            label_weight=label_weight,
+            p=p,
+        )
+        return _solve(geometry, a, b, numbers, init, options)
+
+    return data_parallel(one_device, mesh, num_row_args=3)
+
+
+def _solve(
+    geometry: ClassWiseGeometry,
+    a: jax.Array,
+    b: jax.Array,
+    numbers: _Numbers,
+    init: jax.Array,
+    options: _Options,
+) -> Solved:
+    problem = Problem(a, b, numbers.epsilon, 1.0, options.tau_b, options.axis_name)
+    held = Geometry(geometry.cost_matrix) if options.route == "materialised" else geometry
+    make_sweep = kernel_sweep if options.route == "kernel" else streamed_sweep
+    found = solve_transport(
+        held,
+        a,
+        b,
+        epsilon=numbers.epsilon,
+        tau_b=options.tau_b,
+        threshold=numbers.threshold,
+        max_iterations=numbers.max_iterations,
+        init=init,
+        axis_name=options.axis_name,
+        make_sweep=make_sweep,
+    )
+    value = dual_value(problem, found.f, found.g, found.columns)
+    # the plan's rows are exact: it differs from a solution by what its columns miss
+    gap = jnp.abs(jnp.sum((found.columns - problem.target(found.g)) * found.g))
+    return Solved(found, value, gap)
+
+
+_solve_whole = jax.jit(_solve, static_argnames=("options",))

@@ -1,0 +1,378 @@
+"""LAVA's values: finite differences, derivatives in the weights, routes, devices, bad input."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxinf.engine.mesh import data_mesh
+from jaxinf.errors import InputError
+from jaxinf.valuation import (
+    ValuationWarning,
+    calibrated_gradients,
+    class_wise_distance,
+    group_gradients,
+    lava,
+    nearest_validation,
+    sava,
+)
+
+SOLVERS = ("balanced", "semi-relaxed", "one-pass", "reference")
+
+
+@functools.cache
+def two_sets(n=60, m=40, classes=3, d=4, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, d)) * 3
+    y, yv = rng.integers(classes, size=n), rng.integers(classes, size=m)
+    x = (centres[y] + rng.normal(size=(n, d))).astype(np.float32)
+    xv = (centres[yv] + rng.normal(size=(m, d))).astype(np.float32)
+    wrong = rng.choice(n, n // 5, replace=False)
+    y = y.copy()
+    y[wrong] = (y[wrong] + 1) % classes
+    return x, y, xv, yv, wrong
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_wrong_labels_are_worth_least(solver):
+    x, y, xv, yv, wrong = two_sets()
+    found = lava(x, y, xv, yv, solver=solver)
+    assert found.values.shape == (60,)
+    lowest = np.argsort(found.values)[: len(wrong)]
+    assert np.isin(lowest, wrong).mean() > 0.8
+
+
+@pytest.mark.parametrize("solver", ["balanced", "semi-relaxed", "one-pass"])
+def test_gradients_are_finite_differences(solver):
+    """Known answer: moving mass onto an example changes the distance by its gradient."""
+    x, y, xv, yv, _ = two_sets()
+    found = lava(x, y, xv, yv, solver=solver, threshold=1e-5, num_checks=8)
+    assert found.converged
+    assert len(found.certificate.checked) == 8
+    assert found.certificate.finite_difference_error < 1e-3
+    assert found.certificate.dual_gap < 1e-3
+
+
+def test_the_released_schedule_does_not_claim_to_converge():
+    x, y, xv, yv, _ = two_sets()
+    found = lava(x, y, xv, yv, solver="reference", label_cost="reference")
+    assert not found.converged
+    assert found.marginal_error > 0.1
+    assert found.certificate.marginal_error == found.marginal_error
+
+
+def test_potentials_are_the_derivative_in_the_weights():
+    """A second route: jax.grad of the distance in the masses."""
+    x, y, xv, yv, _ = two_sets()
+    weights = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, 60), jnp.float32)
+    weights = weights / weights.sum()
+
+    def distance(weights):
+        return class_wise_distance(x, y, xv, yv, train_weights=weights, threshold=1e-6)
+
+    slope = jax.grad(distance)(weights)
+    found = lava(x, y, xv, yv, solver="balanced", train_weights=weights, threshold=1e-6)
+    # weights are scaled to a sum of one inside, which takes the mean out of the derivative
+    expected = found.f - jnp.sum(weights * found.f)
+    spread = float(jnp.ptp(expected))
+    np.testing.assert_allclose(slope, expected, atol=2e-3 * spread)
+    np.testing.assert_allclose(found.distance, distance(weights), rtol=1e-4)
+    np.testing.assert_allclose(
+        calibrated_gradients(found.f, weights), expected / (1 - weights), atol=1e-4 * spread
+    )
+
+
+@pytest.mark.parametrize("solver", ["balanced", "semi-relaxed"])
+@pytest.mark.parametrize("change", ["streamed", "kernel", 1, 2, 8])
+def test_every_route_gives_the_same_values(solver, change):
+    x, y, xv, yv, _ = two_sets()
+    options = {"solver": solver, "threshold": 1e-5, "num_checks": 0}
+    expected = lava(x, y, xv, yv, route="materialised", **options)
+    if isinstance(change, str):
+        found = lava(x, y, xv, yv, route=change, **options)
+    else:
+        found = lava(x, y, xv, yv, mesh=data_mesh(jax.devices()[:change]), **options)
+    spread = float(jnp.ptp(expected.values))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4 * spread)
+    np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-4)
+    assert found.converged
+
+
+def test_streamed_over_a_mesh_with_a_certificate():
+    x, y, xv, yv, _ = two_sets()
+    found = lava(x, y, xv, yv, route="streamed", mesh=data_mesh(jax.devices()[:4]), threshold=1e-5)
+    assert found.certificate.finite_difference_error < 1e-3
+
+
+def test_values_under_jit():
+    x, y, xv, yv, _ = two_sets()
+    options = {"num_checks": 0, "threshold": 1e-5}
+    compiled = jax.jit(lambda x, xv: lava(x, y, xv, yv, **options).values)
+    expected = lava(x, y, xv, yv, **options).values
+    np.testing.assert_allclose(compiled(x, xv), expected, atol=1e-4 * float(jnp.ptp(expected)))
+
+
+def test_labels_may_be_any_integers():
+    x, y, xv, yv, _ = two_sets()
+    names = np.array([-7, 40, 1000])
+    expected, found = lava(x, y, xv, yv), lava(x, names[y], xv, names[yv])
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-6)
+    assert found.train_classes.tolist() == names.tolist()
+
+
+def test_soft_labels_of_one_class_are_hard_labels():
+    x, y, xv, yv, _ = two_sets()
+    expected = lava(x, y, xv, yv)
+    found = lava(x, np.eye(3, dtype="f")[y], xv, np.eye(3, dtype="f")[yv])
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [1, 1.5])
+def test_other_cost_exponents(p):
+    x, y, xv, yv, wrong = two_sets()
+    found = lava(x, y, xv, yv, p=p, solver="balanced", threshold=1e-5)
+    assert found.certificate.finite_difference_error < 2e-3
+    assert np.isin(np.argsort(found.values)[:12], wrong).mean() > 0.7
+
+
+# -- properties
+
+small = st.integers(0, 10_000)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=small, solver=st.sampled_from(["balanced", "semi-relaxed", "reference"]))
+def test_permutation_equivariance(seed, solver):
+    x, y, xv, yv, _ = two_sets()
+    order = np.random.default_rng(seed).permutation(60)
+    options = {"solver": solver, "num_checks": 0, "threshold": 1e-5}
+    expected = lava(x, y, xv, yv, **options).values
+    found = lava(x[order], y[order], xv, yv, **options).values
+    np.testing.assert_allclose(found, expected[order], atol=1e-3 * float(jnp.ptp(expected)))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=small)
+def test_translation_and_rotation_of_the_features(seed):
+    x, y, xv, yv, _ = two_sets()
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0].astype("f")
+    shift = rng.normal(size=4).astype("f") * 10
+    options = {"num_checks": 0, "threshold": 1e-5}
+    expected = lava(x, y, xv, yv, **options).values
+    found = lava(x @ turn + shift, y, xv @ turn + shift, yv, **options).values
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
+
+
+@settings(max_examples=8, deadline=None)
+@given(scale=st.floats(0.1, 50))
+def test_scale_of_the_weights(scale):
+    x, y, xv, yv, _ = two_sets()
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, 60).astype("f")
+    options = {"num_checks": 0, "threshold": 1e-5}
+    expected = lava(x, y, xv, yv, train_weights=weights, **options).values
+    found = lava(x, y, xv, yv, train_weights=weights * np.float32(scale), **options).values
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
+
+
+@settings(max_examples=4, deadline=None)
+@given(times=st.integers(2, 4))
+def test_duplication_of_the_validation_set(times):
+    x, y, xv, yv, _ = two_sets()
+    options = {"num_checks": 0, "threshold": 1e-5}
+    expected = lava(x, y, xv, yv, **options).values
+    found = lava(x, y, np.tile(xv, (times, 1)), np.tile(yv, times), **options).values
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
+
+
+# -- the distance
+
+
+def test_distance_differentiates_in_the_features(x64):
+    x, y, xv, yv, _ = two_sets(n=12, m=9, classes=2, d=2)
+    x, xv = jnp.asarray(x, jnp.float64), jnp.asarray(xv, jnp.float64)
+
+    def distance(x):
+        return class_wise_distance(
+            x, y, xv, yv, epsilon=2.0, relative_epsilon=False, threshold=1e-10
+        )
+
+    direction = jax.random.normal(jax.random.key(0), x.shape, jnp.float64)
+    slope = jnp.vdot(jax.grad(distance)(x), direction)
+    h = 1e-5
+    change = (distance(x + h * direction) - distance(x - h * direction)) / (2 * h)
+    # label distances have an ε of their own, which is held fixed by derivatives
+    np.testing.assert_allclose(slope, change, rtol=2e-2)
+
+
+def test_second_derivatives_by_the_implicit_function_theorem(x64):
+    x, _, xv, _, _ = two_sets(n=8, m=6, classes=2, d=2)
+    labels, valid = np.zeros(8, int), np.zeros(6, int)
+    x, xv = jnp.asarray(x, jnp.float64), jnp.asarray(xv, jnp.float64)
+
+    def slope(x):
+        return jax.grad(class_wise_distance)(
+            x,
+            labels,
+            xv,
+            valid,
+            epsilon=1.0,
+            relative_epsilon=False,
+            label_weight=0.0,
+            threshold=1e-12,
+        )
+
+    direction = jax.random.normal(jax.random.key(1), x.shape, jnp.float64)
+    weights = jax.random.normal(jax.random.key(2), x.shape, jnp.float64)
+    second = jax.grad(lambda x: jnp.vdot(slope(x), weights))(x)
+    h = 1e-5
+    change = jnp.vdot(slope(x + h * direction) - slope(x - h * direction), weights) / (2 * h)
+    np.testing.assert_allclose(jnp.vdot(second, direction), change, rtol=1e-4)
+
+
+def test_distance_jits_and_is_lava_s():
+    x, y, xv, yv, _ = two_sets()
+    compiled = jax.jit(lambda x, xv: class_wise_distance(x, y, xv, yv))
+    found = lava(x, y, xv, yv, solver="balanced", threshold=1e-5)
+    np.testing.assert_allclose(compiled(x, xv), found.distance, rtol=1e-3)
+
+
+# -- groups, the nearest neighbour, batches
+
+
+def test_groups_are_the_slope_of_moving_their_mass():
+    x, y, xv, yv, _ = two_sets()
+    groups = np.arange(60) % 4
+    found = lava(x, y, xv, yv, solver="balanced", threshold=1e-6)
+    names, slopes = group_gradients(found.f, groups)
+    assert names.tolist() == [0, 1, 2, 3]
+    inside = groups == 2
+    h = 0.05
+    weights = np.where(inside, (0.25 + h) / inside.sum(), (0.75 - h) / (~inside).sum())
+    less = np.where(inside, (0.25 - h) / inside.sum(), (0.75 + h) / (~inside).sum())
+    options = {
+        "solver": "balanced",
+        "threshold": 1e-6,
+        "epsilon": found.epsilon,
+        "relative_epsilon": False,
+        "label_weight": 0.0,
+        "num_checks": 0,
+    }
+    found = lava(x, y, xv, yv, **options)
+    _, slopes = group_gradients(found.f, groups)
+    up, down = (
+        lava(x, y, xv, yv, train_weights=w.astype("f"), **options).distance for w in (weights, less)
+    )
+    np.testing.assert_allclose(slopes[2], (up - down) / (2 * h), atol=5e-3 * np.ptp(slopes) + 5e-3)
+
+
+def test_nearest_validation_by_hand():
+    x, y, xv, yv, _ = two_sets()
+    found = nearest_validation(x, y, xv, yv, label_weight=0.0)
+    expected = -(((x[:, None] - xv[None]) ** 2).sum(-1) / 2).min(1)
+    np.testing.assert_allclose(found.values, expected, atol=1e-4)
+
+
+def test_one_batch_of_sava_is_lava():
+    x, y, xv, yv, _ = two_sets()
+    expected = lava(x, y, xv, yv, threshold=1e-5, epsilon=0.1, tau=0.8)
+    found = sava(x, y, xv, yv, batch_size=64, threshold=1e-5, epsilon=0.1, tau=0.8)
+    spread = float(jnp.ptp(expected.values))
+    np.testing.assert_allclose(found.values, expected.values, atol=2e-4 * spread)
+
+
+def test_batches_of_sava_agree_with_the_whole():
+    x, y, xv, yv, _ = two_sets(n=400, m=200)
+    whole = lava(x, y, xv, yv)
+    parts = sava(x, y, xv, yv, batch_size=100)
+    assert parts.batch_distances.shape == (4, 2)
+    assert parts.converged
+    assert np.corrcoef(np.argsort(np.argsort(whole.values)), np.argsort(np.argsort(parts.values)))[
+        0, 1
+    ] > 0.9
+
+
+# -- bad input
+
+
+def test_nan_is_named():
+    x, y, xv, yv, _ = two_sets()
+    bad = x.copy()
+    bad[3, 1] = np.nan
+    with pytest.raises(InputError, match="train_features holds 1 NaN .* first in example 3"):
+        lava(bad, y, xv, yv)
+    with pytest.raises(InputError, match="valid_features holds 1 NaN"):
+        lava(xv, yv, bad, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_features": np.ones((60, 4), "f"), "valid_features": np.ones((40, 4), "f")}, "cons"),
+        ({"valid_features": np.ones((40, 5), "f")}, "4 columns and valid_features 5"),
+        ({"train_labels": np.zeros(59, int)}, "60 rows and train_labels 59"),
+        ({"valid_labels": np.zeros(40, "f")}, "valid_labels are float32, not integers"),
+        ({"train_weights": np.full(60, -1, "f")}, r"train_weights\[0\] is -1.0: masses must"),
+        ({"valid_weights": np.zeros(40, "f")}, r"valid_weights\[0\] is 0.0: masses must"),
+        ({"train_weights": np.ones(3, "f")}, r"train_weights must have shape \[60\]"),
+        ({"epsilon": 0.0}, "epsilon must be positive"),
+        ({"epsilon": 1e-9, "solver": "balanced"}, "below what float32 resolves"),
+        ({"tau": 0.0}, "tau must lie in"),
+        ({"tau": 1.5}, "tau must lie in"),
+        ({"p": 0.5}, "p must be 1 or more"),
+        ({"p": 1, "route": "kernel"}, "route='kernel' needs p=2"),
+        ({"solver": "exact"}, "solver must be"),
+        ({"label_cost": "half"}, "label_cost must be"),
+        ({"num_checks": -1}, "num_checks must be"),
+        ({"train_features": np.zeros((0, 4), "f"), "train_labels": np.zeros(0, int)}, "is empty"),
+        ({"train_features": np.ones((1, 4), "f"), "train_labels": np.zeros(1, int)}, "only one"),
+        ({"train_labels": np.full((60, 3), 0.5, "f")}, r"train_labels\[0\] sum to 1.5"),
+    ],
+)
+def test_bad_input_gets_one_line(change, message):
+    x, y, xv, yv, _ = two_sets()
+    sets = {"train_features": x, "train_labels": y, "valid_features": xv, "valid_labels": yv}
+    options = {name: value for name, value in change.items() if name not in sets}
+    sets |= {name: value for name, value in change.items() if name in sets}
+    with pytest.raises(InputError, match=message) as caught:
+        lava(*sets.values(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_that_one_side_lacks():
+    x, y, xv, yv, _ = two_sets()
+    here, there = y < 2, yv < 2
+    with pytest.warns(ValuationWarning, match=r"valid_labels have classes \[2\] that train_labels"):
+        found = lava(x[here], y[here], xv, yv)
+    assert found.values.shape == (here.sum(),)
+    assert found.label_distances.shape == (2, 3)
+    assert found.train_classes.tolist() == [0, 1]
+    with pytest.warns(ValuationWarning, match=r"train_labels have classes \[2\] that valid_labels"):
+        found = lava(x, y, xv[there], yv[there])
+    assert found.label_distances.shape == (3, 2)
+    assert np.isfinite(found.values).all()
+
+
+def test_one_example_per_class():
+    x, _, xv, yv, _ = two_sets()
+    with pytest.warns(ValuationWarning, match="single example"):
+        found = lava(x[:3], np.arange(3), xv, yv)
+    assert np.isfinite(found.values).all()
+
+
+def test_a_solve_that_stopped_early_is_flagged():
+    x, y, xv, yv, _ = two_sets()
+    found = lava(x, y, xv, yv, solver="balanced", epsilon=0.005, max_iterations=5, num_checks=0)
+    assert not found.converged
+    assert found.marginal_error > 1e-3
+    assert np.isnan(found.certificate.finite_difference_error)
+
+
+def test_traced_labels_are_refused():
+    x, y, xv, yv, _ = two_sets()
+    with pytest.raises(InputError, match="train_labels are traced"):
+        jax.jit(lambda y: lava(x, y, xv, yv, num_checks=0).values)(y)
