@@ -9,6 +9,7 @@ from jaxinf import __version__
 from jaxinf.cli.demo import demo
 from jaxinf.cli.doctor import doctor
 from jaxinf.cli.influence import influence
+from jaxinf.cli.value import value
 from jaxinf.errors import InputError, MissingExtraError
 
 
@@ -58,7 +59,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """What training data does to a model: which examples made it say this?"""
+    """What training data does to a model: what made it say this, and what is it worth?"""
 
 
 app.command(
@@ -70,6 +71,11 @@ app.command(
     "[bold]jaxinf influence run.toml --store scores --out report[/bold] (the same line again "
     "resumes a killed run).",
 )(influence)
+app.command(
+    epilog="Examples: [bold]jaxinf value train.csv valid.csv --label species --drop id[/bold]; "
+    "[bold]jaxinf value photos/train photos/valid --size 32 --keep 0.8 --out cleaned[/bold]; "
+    "[bold]jaxinf value data.npz data.npz --method knn-shapley[/bold].",
+)(value)
 app.command(
     epilog="Example: [bold]jaxinf doctor[/bold] on a new machine, before trusting its numbers.",
 )(doctor)

@@ -9,7 +9,7 @@ from jaxinf import __version__, cli
 from jaxinf.cli import devices
 from jaxinf.errors import InputError
 
-COMMANDS = ("demo", "influence", "doctor")
+COMMANDS = ("demo", "influence", "value", "doctor")
 
 
 def test_version(call):

@@ -1,0 +1,191 @@
+"""`jaxinf value`: what is each training example worth, judged by a trusted validation set?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jaxinf.cli.devices import provenance
+from jaxinf.cli.value_choices import Embedding, Valuer
+
+
+def value(
+    train: Annotated[
+        Path,
+        typer.Argument(
+            help="The training set: a .csv or .parquet table, an .npz archive with inputs and "
+            "labels, a .npy file of embeddings, or a folder with a subfolder of images per class.",
+            show_default=False,
+        ),
+    ],
+    valid: Annotated[
+        Path,
+        typer.Argument(
+            help="A small validation set that you trust, in the same form. It may be the same "
+            ".npz file, if that has x_train, y_train, x_test and y_test.",
+            show_default=False,
+        ),
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column (or array) of the class labels, text or integers.",
+            show_default="label, labels, y, target or class",
+        ),
+    ] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column that is a feature; give it again for more. Of an .npz archive: the array "
+            "of the inputs.",
+            show_default="all columns but label, truth and those dropped",
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(help="Column that is no feature, such as an id; give it again for more."),
+    ] = None,
+    train_labels: Annotated[
+        Path | None, typer.Option(help="The .npy file of the labels, where TRAIN is a .npy file.")
+    ] = None,
+    valid_labels: Annotated[
+        Path | None, typer.Option(help="The .npy file of the labels, where VALID is a .npy file.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels to which images are resized.", show_default="as stored"),
+    ] = None,
+    embedding: Annotated[
+        Embedding,
+        typer.Option(
+            help="How rows become features. standardise: every column to mean 0 and deviation 1 "
+            "by the training set. raw: as they are, stored bytes scaled to [0, 1]. auto: "
+            "standardise for tables (unscaled columns make any distance meaningless), raw for "
+            "images and embeddings."
+        ),
+    ] = Embedding.AUTO,
+    method: Annotated[
+        Valuer,
+        typer.Option(
+            help="lava: class-wise optimal transport. nearest: distance to the nearest "
+            "validation example under the same cost. The others are baselines; data-oob, "
+            "data-shapley, beta-shapley, banzhaf and leave-one-out train many small models."
+        ),
+    ] = Valuer.LAVA,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            help="Which transport problem lava solves: semi-relaxed, balanced (tells best what "
+            "removing a row does to the distance), one-pass, or reference (the released code's "
+            "schedule, step for step).",
+            show_default="semi-relaxed",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Strength of the entropic regularisation, a share of the mean cost (lava, sava).",
+            show_default="0.05",
+        ),
+    ] = None,
+    label_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the distance between classes beside that between features (lava, "
+            "nearest, sava).",
+            show_default="1.0",
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Column (or array, or .npy file) that marks faulty training rows by true or 1, "
+            "where they are known: the report then shows how well low values find them.",
+            show_default="unknown",
+        ),
+    ] = None,
+    keep: Annotated[
+        float,
+        typer.Option(help="Share of the training rows, those of highest value, that is kept."),
+    ] = 0.9,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Keep equally many rows of each class, if possible.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Folder for values.parquet, the cleaned list and report.html.")
+    ] = Path("jaxinf-value"),
+    seed: Annotated[int, typer.Option(help="Seed of the methods that draw.")] = 0,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+) -> None:
+    """Give every training example a value, before any training: higher is more worth having.
+
+    Writes values.parquet (a row per training row, in its order), cleaned.csv or cleaned.parquet
+    (the rows kept) and report.html (the worst and best examples, how the classes lie, and how far
+    to trust the numbers).
+    """
+    from jaxinf.cli.console import say, show_table, steps
+    from jaxinf.cli.features import put_together
+    from jaxinf.cli.rows import Wanted
+    from jaxinf.cli.tables import TABLES, read_rows
+    from jaxinf.cli.valuators import run_valuator
+    from jaxinf.cli.value_outputs import (
+        check_share,
+        choose_kept,
+        summary_table,
+        write_cleaned,
+        write_values,
+    )
+
+    check_share(keep)
+    asked = {"solver": solver, "epsilon": epsilon, "label_weight": label_weight}
+    options = {name: chosen for name, chosen in asked.items() if chosen is not None}
+    wanted = Wanted(label, tuple(feature or ()), tuple(drop or ()), truth, size, train_labels)
+    with steps(4 if report else 3, enabled=progress) as begin:
+        begin(f"reading {train.name}")
+        rows = read_rows(train, wanted)
+        begin(f"reading {valid.name}")
+        # the columns of one table are those of the other
+        is_table = rows.columns is not None and valid.suffix.lower() in TABLES
+        same = tuple(rows.columns or ()) if is_table else wanted.features
+        trusted = read_rows(valid, Wanted(label, same, (), None, size, valid_labels, side="valid"))
+        sets = put_together(rows, trusted, embedding)
+        begin(f"valuing {len(rows):,} rows by {method.value}")
+        valued = run_valuator(method, sets, options, seed=seed)
+        kept = choose_kept(valued.values, rows.labels if balanced else None, keep)
+        written = write_values(out, rows, valued, kept), write_cleaned(out, rows, kept)
+        if report:
+            begin("writing the report")
+            settings = {"train": train, "valid": valid, "method": method.value, "keep": keep}
+            written += (_write(out, valued, rows, sets, kept, settings | options | {"seed": seed}),)
+    lowest = summary_table(valued, rows)
+    show_table(lowest, lowest.caption)
+    say(f"Features: {sets.note}.")
+    for warning in valued.warnings:
+        say(warning)
+    if valued.converged is False:
+        say("The solver stopped before it reached its accuracy: see the report's last chapter.")
+    say(f"Wrote {', '.join(str(file) for file in written)}.")
+
+
+def _write(
+    out: Path, valued: Any, rows: Any, sets: Any, kept: Any, settings: dict[str, Any]
+) -> Path:
+    from jaxinf.cli import valued as chapters
+    from jaxinf.report import write_report
+
+    sections = [chapters.values_section(valued, rows, sets, kept)]
+    if rows.is_bad is not None:
+        sections.append(chapters.detection_section(valued, rows.is_bad)[0])
+    sections += [
+        chapters.examples_section(valued, rows),
+        chapters.label_section(valued, sets.names),
+        chapters.certificate_section(valued),
+    ]
+    return write_report(
+        out / "report.html",
+        "What is each training example worth?",
+        [section for section in sections if section is not None],
+        provenance(settings),
+        summary=f"{len(rows):,} training rows of {rows.name}, valued by {valued.method}.",
+    )
