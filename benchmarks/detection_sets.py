@@ -234,7 +234,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "fashion_mnist": Benchmark(_fashion, flat, ON_IMAGES, _mnist_images),
         "cifar10": Benchmark(_cifar_split, _by_resnet, ON_IMAGES, fashion_in_colour),
     }
-    for name in ("trec", "sst2"):
+    for name in ("trec",):
         found[name] = _rows_set(functools.partial(_text, name), flat)
     for name in TABULAR:
         found[name] = _rows_set(functools.partial(_tabular, name), scaled)

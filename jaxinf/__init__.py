@@ -17,7 +17,16 @@ _LAZY = {
     "InputError": "jaxinf.errors",
     "MissingExtraError": "jaxinf.errors",
 }
-_SUBPACKAGES = ("adapters", "datasets", "engine", "errors", "evaluation", "influence", "models", "valuation")
+_SUBPACKAGES = (
+    "adapters",
+    "datasets",
+    "engine",
+    "errors",
+    "evaluation",
+    "influence",
+    "models",
+    "valuation",
+)
 
 __all__ = ["__version__", *_LAZY, *_SUBPACKAGES]
 

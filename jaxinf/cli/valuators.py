@@ -43,6 +43,7 @@ class Valued:
         figures: numbers about the whole, by name.
         label_distances: float[C_train, C_valid] with the labels of its rows and columns, if any.
         converged: whether an iterative method solved what was posed; None for the others.
+        soft: whether the method stops early by design, so that it never solves what was posed.
         warnings: what the method warned of, such as a class that one side lacks.
     """
 
@@ -52,6 +53,7 @@ class Valued:
     figures: Mapping[str, float] = field(default_factory=dict)
     label_distances: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     converged: bool | None = None
+    soft: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -124,6 +126,7 @@ def summarise(method: str, found: Any) -> Valued:
         figures=_figures(found),
         label_distances=distances,  # pyright: ignore[reportArgumentType]
         converged=None if converged is None else bool(converged),
+        soft=getattr(found, "solver", "") in ("annealed", "reference"),
     )
 
 

@@ -75,17 +75,17 @@ def value(
     solver: Annotated[
         str | None,
         typer.Option(
-            help="Which transport problem lava solves: semi-relaxed, balanced (tells best what "
-            "removing a row does to the distance), one-pass, or reference (the released code's "
-            "schedule, step for step).",
-            show_default="semi-relaxed",
+            help="How lava solves: annealed (soft, finds bad rows best), balanced (tells best what "
+            "removing a row does to the distance), semi-relaxed, one-pass, or reference (the "
+            "released code's schedule, step for step).",
+            show_default="annealed",
         ),
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
             help="Strength of the entropic regularisation, a share of the mean cost (lava, sava).",
-            show_default="0.05",
+            show_default="0.01; sava 0.05",
         ),
     ] = None,
     label_weight: Annotated[
@@ -163,7 +163,7 @@ def value(
     say(f"Features: {sets.note}.")
     for warning in valued.warnings:
         say(warning)
-    if valued.converged is False:
+    if valued.converged is False and not valued.soft:
         say("The solver stopped before it reached its accuracy: see the report's last chapter.")
     say(f"Wrote {', '.join(str(file) for file in written)}.")
 

@@ -152,7 +152,13 @@ def certificate_section(valued: Valued) -> Section | None:
         for name, figure in valued.figures.items()
     )
     verdict = ()
-    if valued.converged is not None:
+    if valued.soft:
+        verdict = (
+            "These values come from a soft solve, which finds bad examples better than an exact "
+            "one and stops early by design: they rank examples, and are no derivatives of the "
+            "distance. Ask for --solver balanced where those are wanted.",
+        )
+    elif valued.converged is not None:
         verdict = (
             "The solver reached the accuracy that was asked for."
             if valued.converged

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Float
 
-from jaxinf.errors import InputError
 from jaxinf.valuation.geometry import ClassWiseGeometry
 
 
@@ -95,28 +94,20 @@ def _row_block(x_ref: Any, y_ref: Any, bias_ref: Any, out_ref: Any, *, block_col
     out_ref[...] = top + jnp.log(total)
 
 
-def kernel_sweep(geometry: ClassWiseGeometry, problem: Any) -> Any:
-    """A sweep by two fused passes: rows from g, then columns from the new f.
+@jax.tree_util.register_pytree_node_class
+class KernelGeometry(ClassWiseGeometry):
+    """A `ClassWiseGeometry` whose log-sum-exps are fused; p must be 2, an inner product."""
 
-    Raises:
-        InputError: for a cost exponent other than 2, which is no inner product.
-    """
-    if geometry.p != 2:
-        raise InputError(f"route='kernel' needs p=2, not {geometry.p}: use route='streamed'")
-    x, y, x_squares, y_squares = as_inner_product(geometry)
-    epsilon = problem.epsilon
-
-    def sweep(f: jax.Array, g: jax.Array, relaxation: jax.Array | float):
-        # both sides share 1/ε, so that neither overflows
-        priced = jnp.log(problem.b) + (g - y_squares) / epsilon
-        lse = row_lse(x / epsilon, y, priced) - x_squares / epsilon
-        f = problem.relax_rows(f, lse, relaxation)
-        priced = jnp.log(problem.a) + (f - x_squares) / epsilon
-        lse = row_lse(y / epsilon, x, priced) - y_squares / epsilon
-        columns = problem.reduce(problem.b * jnp.exp(lse + g / epsilon))
-        return f, columns
-
-    return sweep
+    def apply_lse_kernel(self, f, g, eps, vec=None, axis=0):  # noqa: D102
+        if vec is not None or self.p != 2:
+            given: Any = vec
+            return super().apply_lse_kernel(f, g, eps, given, axis)
+        x, y, x_squares, y_squares = as_inner_product(self)
+        if axis == 1:
+            lse = row_lse(x / eps, y, (g - y_squares) / eps) - x_squares / eps
+        else:
+            lse = row_lse(y / eps, x, (f - x_squares) / eps) - y_squares / eps
+        return eps * lse.astype(self.dtype), jnp.array([1.0])
 
 
 def as_inner_product(

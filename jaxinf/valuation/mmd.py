@@ -92,7 +92,7 @@ def mmd_values(
     train, valid = centre_together(sets.train_features, sets.valid_features)
     if bandwidth is None:
         bandwidth = _nearest_distance(train, valid, batch_size=batch_size)
-        if not isinstance(bandwidth, Tracer) and not bandwidth > 0:
+        if not isinstance(bandwidth, Tracer) and not float(bandwidth or 0) > 0:
             raise InputError(
                 "most training examples repeat a validation example, which leaves no scale for "
                 "the kernel: pass bandwidth"

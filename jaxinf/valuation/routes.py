@@ -13,9 +13,16 @@ from ott.geometry.geometry import Geometry
 from jaxinf.engine.mesh import DATA_AXIS, Mesh, data_parallel, num_shards, replicate, split_rows
 from jaxinf.valuation.dual import dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.kernel import kernel_sweep
+from jaxinf.valuation.kernel import KernelGeometry
 from jaxinf.valuation.pose import Posed
-from jaxinf.valuation.transport import Problem, Transport, solve_transport, streamed_sweep
+from jaxinf.valuation.schedule import anneal
+from jaxinf.valuation.transport import (
+    Problem,
+    Transport,
+    solve_transport,
+    streamed_sweep,
+    two_pass_sweep,
+)
 
 Route = Literal["auto", "materialised", "streamed", "kernel"]
 
@@ -42,6 +49,7 @@ class _Options(NamedTuple):
     """What a program is compiled for."""
 
     tau_b: float
+    annealed: bool
     route: str
     axis_name: str | None
 
@@ -50,6 +58,7 @@ class _Numbers(NamedTuple):
     """What it is given when it runs."""
 
     epsilon: jax.Array
+    diameter: jax.Array
     threshold: float
     max_iterations: int
 
@@ -69,24 +78,34 @@ def choose_route(shape: tuple[int, int], itemsize: int, max_cost_bytes: int) -> 
 def solver_for(
     posed: Posed,
     *,
-    tau: float,
+    tau: float = 1.0,
+    diameter: jax.Array | None = None,
     threshold: float,
     max_iterations: int,
     route: Route,
     max_cost_bytes: int,
     mesh: Mesh | None,
 ) -> Solve:
-    """A function that solves the posed problem for given masses, compiled once for all of them."""
+    """A function that solves the posed problem for given masses, compiled once for all of them.
+
+    With a `diameter` it anneals from there instead of solving.
+    """
     shards = 1 if mesh is None else num_shards(mesh)
     n, m = posed.geometry.shape
     if route == "auto":
         size = posed.geometry.dtype.itemsize
         route = choose_route((-(-n // shards), m), size, max_cost_bytes)
-    options = _Options(tau, route, None if mesh is None else DATA_AXIS)
-    numbers = _Numbers(posed.epsilon, threshold, max_iterations)
+    axis_name = None if mesh is None else DATA_AXIS
+    options = _Options(tau, diameter is not None, route, axis_name)
+    start = jnp.zeros_like(posed.epsilon) if diameter is None else diameter
+    numbers = _Numbers(posed.epsilon, start, threshold, max_iterations)
     b = posed.valid.weights
     if mesh is None:
-        return lambda a, init: _solve_whole(posed.geometry, a, b, numbers, init, options)
+        whole = posed.geometry
+        if route == "kernel":
+            children, aux = whole.tree_flatten()
+            whole = KernelGeometry.tree_unflatten(aux, children)
+        return lambda a, init: _solve_whole(whole, a, b, numbers, init, options)
     padding = -n % shards
     rows = jax.tree.map(
         lambda array: np.pad(np.asarray(array), [(0, padding)] + [(0, 0)] * (array.ndim - 1)),
@@ -119,7 +138,8 @@ def _sharded_solver(mesh: Mesh, options: _Options, p: float) -> Any:
 
     def one_device(state: Any, x: jax.Array, labels: jax.Array, a: jax.Array) -> Solved:
         (y, y_labels, between), (feature_weight, label_weight, numbers), b, init = state
-        geometry = ClassWiseGeometry(
+        kind = KernelGeometry if options.route == "kernel" else ClassWiseGeometry
+        geometry = kind(
             x,
             y,
             labels,
@@ -144,22 +164,37 @@ def _solve(
 ) -> Solved:
     problem = Problem(a, b, numbers.epsilon, 1.0, options.tau_b, options.axis_name)
     held = Geometry(geometry.cost_matrix) if options.route == "materialised" else geometry
-    make_sweep = kernel_sweep if options.route == "kernel" else streamed_sweep
-    found = solve_transport(
-        held,
-        a,
-        b,
-        epsilon=numbers.epsilon,
-        tau_b=options.tau_b,
-        threshold=numbers.threshold,
-        max_iterations=numbers.max_iterations,
-        init=init,
-        axis_name=options.axis_name,
-        make_sweep=make_sweep,
-    )
+    if options.annealed:
+        soft = anneal(
+            held,
+            a,
+            b,
+            diameter=numbers.diameter,
+            target=numbers.epsilon,
+            axis_name=options.axis_name,
+        )
+        off = problem.reduce(jnp.sum(jnp.abs(soft.rows - a)))
+        error = off + jnp.sum(jnp.abs(soft.columns - b))
+        done = error <= numbers.threshold
+        found = Transport(soft.f, soft.g, error, soft.num_steps, done, soft.columns)
+        in_rows = problem.reduce(jnp.sum((soft.rows - a) * soft.f))
+    else:
+        found = solve_transport(
+            held,
+            a,
+            b,
+            epsilon=numbers.epsilon,
+            tau_b=options.tau_b,
+            threshold=numbers.threshold,
+            max_iterations=numbers.max_iterations,
+            init=init,
+            axis_name=options.axis_name,
+            make_sweep=two_pass_sweep if options.route == "kernel" else streamed_sweep,
+        )
+        in_rows = jnp.zeros((), geometry.dtype)
     value = dual_value(problem, found.f, found.g, found.columns)
-    # the plan's rows are exact: it differs from a solution by what its columns miss
-    gap = jnp.abs(jnp.sum((found.columns - problem.target(found.g)) * found.g))
+    # the plan differs from a solution by what its sums miss
+    gap = jnp.abs(in_rows + jnp.sum((found.columns - problem.target(found.g)) * found.g))
     return Solved(found, value, gap)
 
 

@@ -1,9 +1,10 @@
-"""The released code's solver, step for step: what LAVA's published values were computed with.
+"""An annealed solve: ten or so averaged updates while ε falls to its target, and no more.
 
-It anneals ε from the squared diameter of the data down to its target by factors of four, with
-both potentials updated from the old ones and averaged, one step per ε, and one full update at
-the end (geomloss 0.2.6, `sinkhorn_loop`, as LAVA calls it). That is ten or so steps: the result
-solves no transport problem, and `converged` will say so.
+It is the solver of the released code, step for step: ε falls from the squared diameter of the
+data by factors of four, both potentials are updated from the old ones and averaged, one step per
+ε, with one full update at the end (geomloss 0.2.6, `sinkhorn_loop`, as LAVA calls it). What comes
+out solves no transport problem, and says so; as values such soft potentials find bad examples
+better than converged ones do.
 """
 
 from typing import Any, NamedTuple
@@ -19,45 +20,66 @@ from jaxinf.valuation.geometry import ClassWiseGeometry
 
 
 class Annealed(NamedTuple):
-    """Potentials that stand beside the masses, as elsewhere here: a b exp((f + g − c)/ε)."""
+    """Potentials that stand beside the masses, as elsewhere here: a b exp((f + g − c)/ε).
+
+    Attributes:
+        f: float[n].
+        g: float[m].
+        rows: float[n], row sums of their plan.
+        columns: float[m], column sums.
+        num_steps: int, averaged updates.
+    """
 
     f: Float[jax.Array, " n"]
     g: Float[jax.Array, " m"]
+    rows: Float[jax.Array, " n"]
+    columns: Float[jax.Array, " m"]
+    num_steps: jax.Array
 
 
-def epsilon_schedule(diameter: float, blur: float, *, scaling: float = 0.5, p: float = 2) -> list:
-    """ε = diam^p, then the p-th powers of lengths that shrink by `scaling`, and blur^p.
+def epsilon_schedule(
+    diameter: Float[jax.Array, ""] | float, target: Float[jax.Array, ""] | float
+) -> tuple[Any, Any]:
+    """ε = diameter², once more, then a quarter each time while above the target, then the target.
 
     Args:
         diameter: an upper bound on the distance of two points.
-        blur: the length whose p-th power is the target ε.
-        scaling: the factor from one length to the next.
-        p: cost exponent.
+        target: the last ε.
 
     Returns:
-        The values of ε, largest first. The second equals the first.
+        How many steps there are, and a function from a step's number to its ε.
 
     Example:
-        >>> [round(epsilon, 3) for epsilon in epsilon_schedule(4.0, 1.0)]
+        >>> count, epsilon = epsilon_schedule(4.0, 1.0)
+        >>> [float(epsilon(i)) for i in range(int(count))]
         [16.0, 16.0, 4.0, 1.0]
     """
-    exponents = np.arange(p * np.log(diameter), p * np.log(blur), p * np.log(scaling))
-    return [diameter**p, *np.exp(exponents).tolist(), blur**p]
+    first = jnp.maximum(jnp.asarray(diameter) ** 2, target)
+    between = jnp.ceil(jnp.log(first / target) / np.log(4)).astype(jnp.int32)
+    at = lambda i: jnp.where(i > between, target, first * 0.25 ** jnp.maximum(i - 1, 0))
+    return between + 2, at
 
 
-def bounding_diameter(*points: jax.Array) -> float:
-    """Diagonal of the box around some sets of points, float[n, d] each."""
+def bounding_diameter(*points: jax.Array) -> Float[jax.Array, ""]:
+    """Diagonal of the box around some sets of points, float[n, d] each.
+
+    Example:
+        >>> float(bounding_diameter(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])))
+        5.0
+    """
     low = jnp.min(jnp.stack([jnp.min(p, axis=0) for p in points]), axis=0)
     high = jnp.max(jnp.stack([jnp.max(p, axis=0) for p in points]), axis=0)
-    return float(jnp.linalg.norm(high - low))
+    return jnp.linalg.norm(high - low)
 
 
 def anneal(
     geometry: Geometry,
     a: Float[jax.Array, " n"],
     b: Float[jax.Array, " m"],
-    schedule: Float[jax.Array, " k"],
-    target: float | jax.Array,
+    *,
+    diameter: Float[jax.Array, ""] | float,
+    target: Float[jax.Array, ""] | float,
+    axis_name: str | None = None,
 ) -> Annealed:
     """Run the schedule.
 
@@ -65,30 +87,42 @@ def anneal(
         geometry: any ott geometry.
         a: float[n] masses, 0 for padding.
         b: float[m] masses, 0 for padding.
-        schedule: the values of ε in order; zeros (padding, at the end) are passed over.
-        target: ε of the last update.
+        diameter: where ε begins, squared.
+        target: where it ends.
+        axis_name: the mesh axis over which the rows are split, if they are.
 
     Returns:
-        The potentials after one step per ε and one full update at the last.
+        The potentials after one step per ε and one full update at the last, and what their plan
+        sums to.
     """
+    target = jnp.asarray(target, geometry.dtype)
     log_a, log_b = jnp.log(a), jnp.log(b)
+    apply: Any = geometry.apply_lse_kernel
 
-    def updated(f: jax.Array, g: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def soft_minima(f: jax.Array, g: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
         zeros_f, zeros_g = jnp.zeros_like(f), jnp.zeros_like(g)
-        lse: Any = geometry.apply_lse_kernel
-        of_f = -lse(zeros_f, epsilon * log_b + g, epsilon, axis=1)[0]
-        of_g = -lse(epsilon * log_a + f, zeros_g, epsilon, axis=0)[0]
-        return of_f, of_g
+        over_columns = apply(zeros_f, epsilon * log_b + g, epsilon, axis=1)[0]
+        over_rows = apply(epsilon * log_a + f, zeros_g, epsilon, axis=0)[0]
+        if axis_name is not None:
+            # a log-sum-exp over devices: two reductions of m numbers
+            top = jax.lax.pmax(over_rows, axis_name)
+            total = jax.lax.psum(jnp.exp((over_rows - top) / epsilon), axis_name)
+            over_rows = top + epsilon * jnp.log(total)
+        return -over_columns, -over_rows
 
-    def step(pair: tuple[jax.Array, jax.Array], epsilon: jax.Array):
+    count, epsilon_at = epsilon_schedule(diameter, target)
+    first = soft_minima(jnp.zeros_like(a), jnp.zeros_like(b), epsilon_at(0).astype(a.dtype))
+
+    def step(i: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         f, g = pair
-        new_f, new_g = updated(f, g, jnp.where(epsilon > 0, epsilon, target))
-        half = jnp.where(epsilon > 0, 0.5, 0)
-        return (f + half * (new_f - f), g + half * (new_g - g)), None
+        new_f, new_g = soft_minima(f, g, epsilon_at(i).astype(a.dtype))
+        return (f + new_f) / 2, (g + new_g) / 2
 
-    first = updated(jnp.zeros_like(a), jnp.zeros_like(b), schedule[0])
-    (f, g), _ = jax.lax.scan(step, first, schedule)
-    return Annealed(*updated(f, g, jnp.asarray(target, geometry.dtype)))
+    f, g = jax.lax.fori_loop(0, count, step, first)
+    f, g = soft_minima(f, g, target)
+    best_f, best_g = soft_minima(f, g, target)
+    rows, columns = a * jnp.exp((f - best_f) / target), b * jnp.exp((g - best_g) / target)
+    return Annealed(f, g, rows, columns, count)
 
 
 def annealed_label_distances(
@@ -97,48 +131,41 @@ def annealed_label_distances(
     y: Float[jax.Array, "m d"],
     y_blocks: ClassBlocks,
     *,
-    blur: float = 0.1**0.5,
+    epsilon: float = 0.1,
 ) -> Float[jax.Array, "cx cy"]:
-    """`label_distances` as the released code computes them: one schedule for each pair.
+    """`label_distances` as the released code computes them: each pair by a schedule of its own.
 
     Args:
         x: training features.
         x_blocks: rows and masses of each training class.
         y: validation features.
         y_blocks: rows and masses of each validation class.
-        blur: the length whose square is ε.
+        epsilon: the target ε, in the units of the cost.
 
     Returns:
         <a, f> + <b, g> of each pair, cost ½‖x − y‖².
     """
-    boxes = [
-        [(np.asarray(s)[rows].min(axis=1), np.asarray(s)[rows].max(axis=1))]
-        for s, rows in ((x, x_blocks.rows), (y, y_blocks.rows))
-    ]
-    (x_low, x_high), (y_low, y_high) = boxes[0][0], boxes[1][0]
-    low = np.minimum(x_low[:, None], y_low[None])
-    high = np.maximum(x_high[:, None], y_high[None])
-    schedules = [
-        epsilon_schedule(max(float(diameter), blur), blur)
-        for diameter in np.linalg.norm(high - low, axis=-1).ravel()
-    ]
-    longest = max(map(len, schedules))
-    padded = np.array([s + [0.0] * (longest - len(s)) for s in schedules], np.float32)
-    return _annealed_pairs(x, *x_blocks, y, *y_blocks, padded.astype(x.dtype), blur**2)
+    return _annealed_pairs(x, x_blocks, y, y_blocks, epsilon)
 
 
 @jax.jit
-def _annealed_pairs(x, x_rows, x_weights, y, y_rows, y_weights, schedules, target):
-    shape = len(x_rows), len(y_rows)
+def _annealed_pairs(
+    x: jax.Array, x_blocks: ClassBlocks, y: jax.Array, y_blocks: ClassBlocks, epsilon: float
+) -> jax.Array:
+    classes = x_blocks.rows.shape[0], y_blocks.rows.shape[0]
     no_labels = jnp.zeros((1, 1), x.dtype)
 
-    def one_pair(pair):
-        number, schedule = pair
-        left, right = x[x_rows[number // shape[1]]], y[y_rows[number % shape[1]]]
-        a = x_weights[number // shape[1]].astype(x.dtype)
-        b = y_weights[number % shape[1]].astype(x.dtype)
+    def one_pair(number: jax.Array) -> jax.Array:
+        i, j = number // classes[1], number % classes[1]
+        left, right = x[x_blocks.rows[i]], y[y_blocks.rows[j]]
+        a, b = jnp.asarray(x_blocks.weights)[i], jnp.asarray(y_blocks.weights)[j]
+        a, b = a.astype(x.dtype), b.astype(x.dtype)
         none = jnp.zeros(left.shape[0], jnp.int32), jnp.zeros(right.shape[0], jnp.int32)
-        f, g = anneal(ClassWiseGeometry(left, right, *none, no_labels), a, b, schedule, target)
-        return jnp.sum(jnp.where(a > 0, a * f, 0)) + jnp.sum(jnp.where(b > 0, b * g, 0))
+        geometry = ClassWiseGeometry(left, right, *none, no_labels)
+        # padding repeats a row of the class: the box around the points is the same
+        diameter = bounding_diameter(left, right)
+        found = anneal(geometry, a, b, diameter=diameter, target=epsilon)
+        f, g = (jnp.where(w > 0, w * p, 0) for w, p in ((a, found.f), (b, found.g)))
+        return jnp.sum(f) + jnp.sum(g)
 
-    return jax.lax.map(one_pair, (jnp.arange(shape[0] * shape[1]), schedules)).reshape(shape)
+    return jax.lax.map(one_pair, jnp.arange(classes[0] * classes[1])).reshape(classes)

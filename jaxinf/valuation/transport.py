@@ -241,6 +241,24 @@ def streamed_sweep(geometry: ClassWiseGeometry, problem: Problem) -> Sweep:
     return sweep
 
 
+def two_pass_sweep(geometry: Geometry, problem: Problem) -> Sweep:
+    """By two log-sum-exps of the geometry's own: rows from g, then columns from the new f."""
+    apply: Any = geometry.apply_lse_kernel
+
+    def sweep(
+        f: jax.Array, g: jax.Array, relaxation: jax.Array | float
+    ) -> tuple[jax.Array, jax.Array]:
+        epsilon = problem.epsilon
+        priced = epsilon * jnp.log(problem.b) + g
+        lse = apply(jnp.zeros_like(f), priced, epsilon, axis=1)[0] / epsilon
+        f = problem.relax_rows(f, lse, relaxation)
+        priced = epsilon * jnp.log(problem.a) + f
+        over_rows = apply(priced, jnp.zeros_like(g), epsilon, axis=0)[0]
+        return f, problem.reduce(problem.b * jnp.exp((over_rows + g) / epsilon))
+
+    return sweep
+
+
 def absorbed_sweep(
     kernel: Float[jax.Array, "n m"], f0: jax.Array, g0: jax.Array, problem: Problem
 ) -> Sweep:

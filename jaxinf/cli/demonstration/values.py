@@ -152,7 +152,8 @@ def _table(
 def _trust(found: LavaResult) -> Table:
     certificate = found.certificate
     rows = (
-        ("solved to the accuracy asked for", "yes" if found.converged else "no"),
+        ("solver", found.solver),
+        ("solved to the accuracy asked for", "yes" if found.converged else "no, soft by design"),
         ("iterations", f"{int(found.num_iterations):,}"),
         ("plan against the masses given", f"{float(certificate.marginal_error):.1e}"),
         ("dual gap, of the distance", f"{float(certificate.dual_gap):.1e}"),
