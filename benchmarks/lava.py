@@ -55,7 +55,7 @@ def measure(size: int, repeats: int, steps: dict[str, int]) -> list[dict[str, An
                 "seconds": seconds,
                 "first_call_extra_s": max(0.0, firsts[name]["seconds"][0] - seconds["median"]),
                 "marginal_error": firsts[name].get("marginal_error"),
-                "steps": steps.get(name),
+                "steps": steps[name] if name in COUNTED else None,
                 "peak_bytes": answers[-1]["peak_bytes"],
             }
         )
@@ -63,15 +63,26 @@ def measure(size: int, repeats: int, steps: dict[str, int]) -> list[dict[str, An
 
 
 def _first_call(name: str, worker: Worker, steps: dict[str, int]) -> dict[str, Any]:
-    """Compile; where steps are counted, find the least multiple of ten that serves."""
+    """Compile; where steps are counted, find the least number that serves, to a tenth."""
     if name in PIPELINES:
         return worker.ask(steps=0, check=False)
-    reply = worker.ask(steps=steps.get(name, 10), check=True)
-    while name in COUNTED and not reply["marginal_error"] <= THRESHOLD:
-        steps[name] = steps.get(name, 10) + 10
-        if steps[name] > 1000:
+    reply = worker.ask(steps=steps.setdefault(name, 10), check=True)
+    if name not in COUNTED or reply["marginal_error"] <= THRESHOLD:
+        return reply
+    too_few = steps[name]
+    while not reply["marginal_error"] <= THRESHOLD:
+        too_few, steps[name] = steps[name], 2 * steps[name]
+        if steps[name] > 5000:
             raise RuntimeError(f"{name} does not reach a marginal error of {THRESHOLD}")
         reply = worker.ask(steps=steps[name], check=True)
+    # to a tenth: less than what their timings vary by
+    while steps[name] - too_few > max(5, steps[name] // 10):
+        middle = (too_few + steps[name]) // 2
+        tried = worker.ask(steps=middle, check=True)
+        if tried["marginal_error"] <= THRESHOLD:
+            steps[name], reply = middle, tried
+        else:
+            too_few = middle
     return reply
 
 

@@ -20,9 +20,9 @@ SIDES = ("x", "y", "xv", "yv")
 
 
 def make_inputs(folder: Path, size: int, width: int, classes: int, seed: int = 0) -> None:
-    """Write features of `classes` overlapping clusters, a fifth of the training labels wrong."""
+    """Write features of `classes` clusters, a fifth of the training labels wrong."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(classes, width)) * 0.5
+    centres = rng.normal(size=(classes, width))
     y, yv = rng.integers(classes, size=size), rng.integers(classes, size=size)
     x = (centres[y] + rng.normal(size=(size, width))).astype(np.float32)
     xv = (centres[yv] + rng.normal(size=(size, width))).astype(np.float32)

@@ -26,6 +26,7 @@ def data_oob(
     key: jax.Array,
     num_models: int = 200,
     l2: float = 1.0,
+    tolerance: float = 1e-3,
     batch_size: int = 32,
 ) -> SampledValues:
     """Data-OOB: accuracy on each example of bagged models that did not see it.
@@ -44,6 +45,7 @@ def data_oob(
         num_models: bags.
         l2: penalty (l2 / 2)‖coefficients‖² beside the sum of the losses; 1 / `C` of
             scikit-learn for three classes or more, 2 / `C` for two.
+        tolerance: train until the largest gradient entry per example is at most this.
         batch_size: models trained at once. The result does not depend on it, but for rounding.
 
     Returns:
@@ -69,6 +71,7 @@ def data_oob(
     check_key(key)
     check_count(num_models, "num_models", minimum=2)
     check_positive(l2, "l2")
+    check_positive(tolerance, "tolerance")
     check_count(batch_size, "batch_size")
     sets = check_sets(train_features, train_labels, valid_features, valid_labels)
     design, _ = standardised_designs(sets.train_features, sets.valid_features)
@@ -78,6 +81,7 @@ def data_oob(
         targets,
         jax.random.split(key, num_models),
         l2,
+        tolerance,
         batch_size=batch_size,
     )
     refuse_too_few(fewest, "num_models", num_models, "out of bag in")
@@ -90,6 +94,7 @@ def _bag(
     targets: Float[jax.Array, "N C"],
     keys: jax.Array,
     l2: float,
+    tolerance: float,
     *,
     batch_size: int,
 ) -> tuple[Float[jax.Array, " N"], Float[jax.Array, " N"], Int[jax.Array, " N"]]:
@@ -97,7 +102,7 @@ def _bag(
 
     def one_bag(key):
         counts = jnp.bincount(jax.random.randint(key, (count,), 0, count), length=count)
-        fit = fit_logistic(design, targets, counts, l2=l2)
+        fit = fit_logistic(design, targets, counts, l2=l2, tolerance=tolerance)
         logits = jnp.matmul(design, fit.coefficients, precision=jax.lax.Precision.HIGHEST)
         return counts == 0, correctness(logits, targets)
 

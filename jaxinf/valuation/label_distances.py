@@ -28,7 +28,7 @@ def label_distances(
     y_rows: Int[AnyArray, "cy t"],
     y_weights: Float[AnyArray, "cy t"],
     *,
-    epsilon: float = 0.05,
+    epsilon: float | jax.Array = 0.05,
     p: float = 2,
     differentiable: bool = False,
     threshold: float = 1e-3,

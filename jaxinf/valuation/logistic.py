@@ -97,7 +97,10 @@ def fit_logistic(
         return jnp.max(jnp.abs(gradient)) / scale
 
     def unfinished(search):
-        return (norm(search.gradient) > tolerance) & (search.step < max_steps)
+        reached = norm(search.gradient)
+        # a norm that is NaN or negative is a fault, not convergence: go on, and let it show
+        converged = (reached >= 0) & (reached <= tolerance)
+        return ~converged & (search.step < max_steps)
 
     def advance(search):
         arrived = search.point - jnp.matmul(inverse, search.gradient, precision=_EXACT)

@@ -113,10 +113,10 @@ def _nearest_distance(
     squares = map_in_batches(
         lambda x: jnp.min(squared_distances(x[None, :], valid)), train[rows], batch_size=batch_size
     )
-    median = jnp.median(squares)
+    median = jnp.median(jnp.sqrt(squares))
     # what rounding leaves between two copies of one example is no distance
     floor = 10 * jnp.finfo(train.dtype).eps * jnp.max(jnp.sum(jnp.square(train), axis=1))
-    return jnp.sqrt(jnp.where(median > floor, median, 0))
+    return jnp.where(median > jnp.sqrt(floor), median, 0)
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")

@@ -154,9 +154,10 @@ def between_classes(
 ) -> Float[jax.Array, "cx cy"]:
     """`label_distances` of two sides; the training classes are split over the mesh's devices."""
     x_blocks, y_blocks = train.blocks, valid.blocks
-    options: dict[str, Any] = {"epsilon": epsilon, "p": p}
     if mesh is None or len(train.classes) < num_shards(mesh):
-        return _solve_pairs(train.features, *x_blocks, valid.features, *y_blocks, **options)
+        return _solve_pairs(
+            train.features, *x_blocks, valid.features, *y_blocks, epsilon=epsilon, p=p
+        )
     shards = num_shards(mesh)
     count = -(-len(train.classes) // shards) * shards
 
@@ -164,14 +165,21 @@ def between_classes(
         extra = np.repeat(array[:1], count - len(array), axis=0)
         return np.concatenate([array, extra]).reshape(shards, count // shards, *array.shape[1:])
 
-    def of_some_classes(state, rows, weights):
-        x, y, y_rows, y_weights = state
-        return label_distances(x, rows, weights, y, y_rows, y_weights, **options)
-
-    state = replicate((train.features, valid.features, *map(jnp.asarray, y_blocks)), mesh)
-    parallel = data_parallel(of_some_classes, mesh, num_row_args=2)
-    found = parallel(state, padded(x_blocks.rows), padded(x_blocks.weights))
+    state = (train.features, valid.features, *map(jnp.asarray, y_blocks), jnp.asarray(epsilon))
+    rows = padded(x_blocks.rows), padded(x_blocks.weights)
+    found = _pairs_over(mesh, p)(replicate(state, mesh), *rows)
     return jnp.asarray(np.asarray(found).reshape(count, -1)[: len(train.classes)])
+
+
+@functools.lru_cache(maxsize=16)
+def _pairs_over(mesh: Mesh, p: float) -> Any:
+    """Compiled once for each mesh."""
+
+    def of_some_classes(state: Any, rows: jax.Array, weights: jax.Array) -> jax.Array:
+        x, y, y_rows, y_weights, epsilon = state
+        return label_distances(x, rows, weights, y, y_rows, y_weights, epsilon=epsilon, p=p)
+
+    return data_parallel(of_some_classes, mesh, num_row_args=2)
 
 
 _solve_pairs = jax.jit(label_distances, static_argnames=("p", "differentiable"))

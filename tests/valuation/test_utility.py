@@ -55,7 +55,7 @@ def test_an_early_stop_shows():
     x, y, *_ = make_sets()
     fit = fit_logistic(x, jax.nn.one_hot(y, 3), np.ones(40, np.float32), l2=1e-3, max_steps=2)
     assert int(fit.num_steps) == 2
-    assert float(fit.gradient_norm) > 1e-4
+    assert float(fit.gradient_norm) > 1e-3
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1.0])
@@ -67,7 +67,9 @@ def test_separable_badly_scaled_and_tiny_subsets_converge(l2):
     )
     masks = jnp.array(rng.random((20, 30)) < rng.random((20, 1)), jnp.float32)
     design, _ = standardised_designs(x, x)
-    fit = jax.vmap(lambda mask: fit_logistic(design, jax.nn.one_hot(y, 2), mask, l2=l2))(masks)
+    fit = jax.vmap(
+        lambda mask: fit_logistic(design, jax.nn.one_hot(y, 2), mask, l2=l2, tolerance=1e-4)
+    )(masks)
     assert np.isfinite(fit.coefficients).all()
     assert fit.gradient_norm.max() <= 1e-4
 
@@ -97,7 +99,7 @@ def test_the_utility_is_scikit_learns(d):
     model.fit(design[mask], y[mask])
     expected = model.predict_log_proba(valid)[np.arange(15), valid_y].mean()
     assert float(utility(jnp.asarray(mask, jnp.float32))) == pytest.approx(expected, abs=1e-4)
-    accuracy = logistic_utility(x, y, valid_x, valid_y, l2=2.0)
+    accuracy = logistic_utility(x, y, valid_x, valid_y, l2=2.0, tolerance=1e-6)
     assert float(accuracy(jnp.asarray(mask, jnp.float32))) == pytest.approx(
         model.score(valid, valid_y), abs=1e-6
     )

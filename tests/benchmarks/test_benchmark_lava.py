@@ -1,0 +1,91 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.common import ROOT
+from benchmarks.lava_contenders import make_inputs, marginal_error
+from benchmarks.lava_detection import score
+from benchmarks.tables_lava import lava_detection_table, lava_table
+
+
+def test_marginal_error_is_that_of_the_plan(tmp_path):
+    make_inputs(tmp_path, size=20, width=4, classes=3)
+    inputs = dict(np.load(tmp_path / "inputs.npz"))
+    rng = np.random.default_rng(0)
+    f, g = rng.normal(size=20), rng.normal(size=20)
+    apart = ((inputs["x"][:, None].astype(float) - inputs["xv"][None]) ** 2).sum(-1) / 2
+    cost = apart + inputs["table"][inputs["y"]][:, inputs["yv"]]
+    plan = np.exp((f[:, None] + g[None] - cost) / float(inputs["e"])) / 400
+    expected = np.abs(plan.sum(1) - 0.05).sum() + np.abs(plan.sum(0) - 0.05).sum()
+    np.testing.assert_allclose(marginal_error(inputs, f, g), expected, rtol=1e-4)
+
+
+def test_figures_of_merit_of_a_perfect_and_a_reversed_order():
+    is_bad = np.arange(20) < 5
+    perfect, reversed_order = np.where(is_bad, -1.0, 1.0), np.where(is_bad, 1.0, -1.0)
+    assert score(perfect, is_bad) == {"auroc": 1.0, "at_true_count": 1.0, "f1": 1.0}
+    assert score(reversed_order, is_bad) == {"auroc": 0.0, "at_true_count": 0.0, "f1": 0.0}
+
+
+def test_tables_say_who_wins():
+    def row(method, auroc):
+        entry = {"mean": auroc, "raw": [auroc]}
+        return {"set": "digits", "corruption": "wrong labels", "method": method} | dict.fromkeys(
+            ("auroc", "at_true_count", "f1"), entry
+        )
+
+    document = {"settings": {"seeds": 1}}
+    document["results"] = [row("lava", 0.9), row("knn-shapley", 0.95)]
+    table = lava_detection_table(document)
+    assert "digits (wrong labels): knn-shapley by 0.050" in table
+    assert "**0.950 ± 0.000**" in table
+    document["results"] = [row("lava", 0.4), row("knn-shapley", 0.3)]
+    assert "Below random: digits (wrong labels) 0.400" in lava_detection_table(document)
+
+
+def test_speed_table_has_the_ratio():
+    def row(contender, kind, seconds):
+        spread = {"median": seconds, "min": seconds, "max": seconds}
+        return {
+            "size": 100,
+            "contender": contender,
+            "kind": kind,
+            "seconds": spread,
+            "first_call_extra_s": 0.0,
+            "marginal_error": None,
+            "peak_bytes": 1 << 20,
+        }
+
+    rows = [row("geomloss", "solver", 8.0), row("jaxinf", "solver", 2.0)]
+    rows += [row("released_lava", "pipeline", 9.0), row("jaxinf_lava", "pipeline", 3.0)]
+    settings = {"width": 2, "classes": 2, "epsilon": "x", "cores": 1, "threshold": 1e-3}
+    table = lava_table({"settings": settings, "results": rows})
+    assert "jaxinf against geomloss: 4.0× at n = 100." in table
+    assert "jaxinf_lava against released_lava: 3.0× at n = 100." in table
+
+
+@pytest.mark.slow
+def test_detection_benchmark_runs(tmp_path):
+    output = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.lava_detection", "--quick", "--output", output]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rows = json.loads(output.read_text())["results"]
+    found = {(row["corruption"], row["method"]): row["auroc"]["mean"] for row in rows}
+    # what the documentation promises of the default
+    assert found["wrong labels", "lava"] >= 0.985
+    assert found["noisy features", "lava"] > 0.99
+    assert 0.4 < found["wrong labels", "random"] < 0.6
+
+
+@pytest.mark.slow
+def test_transport_benchmark_runs(tmp_path):
+    pytest.importorskip("geomloss")
+    pytest.importorskip("ot")
+    output = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.lava", "--quick", "--output", output]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rows = json.loads(output.read_text())["results"]
+    assert all(row["marginal_error"] <= 1.2e-3 for row in rows if row["kind"] == "solver")
