@@ -89,7 +89,11 @@ def main() -> None:
         "released_queries": RELEASED_QUERIES,
         "device": device,
     }
-    write_result(arguments.output / f"forward_inf_{slug}.json", settings, results)
+    # some of the models get a file of their own beside that of all
+    part = (
+        "" if set(arguments.models) >= {w.name for w in FULL} else "_" + "_".join(arguments.models)
+    )
+    write_result(arguments.output / f"forward_inf_{slug}{part}.json", settings, results)
 
 
 def _size(workload: Workload, name: str, queries: int) -> tuple[int, int] | None:

@@ -23,6 +23,8 @@ def build(workload: Workload) -> torch.nn.Module:
     """The twin of the workload's flax model."""
     if workload.model == "MLP":
         return torch_models.MLP(workload.example_shape[0], workload.sizes["hidden"][0])
+    if workload.model == "SmallCNN":
+        return torch_models.SmallCNN(**workload.sizes)
     if workload.model == "ResNet18":
         return torch_models.ResNet18(**workload.sizes)
     return torch_models.Transformer(**{"vocab_size": VOCABULARY} | workload.sizes)

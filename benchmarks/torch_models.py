@@ -32,6 +32,24 @@ class MLP(nn.Module):
         return self.linear(F.relu(self.Dense_1(F.relu(self.Dense_0(x)))))
 
 
+class SmallCNN(nn.Module):
+    """Two 5x5 convolutions with max-pools, two dense layers, for 28x28 images."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__()
+        self.Conv_0 = nn.Conv2d(1, 32, 5)
+        self.Conv_1 = nn.Conv2d(32, 64, 5)
+        self.Dense_0 = nn.Linear(1024, 128)
+        self.linear = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 1, 28, 28] -> [B, C]."""
+        for convolution in (self.Conv_0, self.Conv_1):
+            x = F.max_pool2d(F.relu(convolution(x)), 2)
+        # flax flattens with the channels last
+        return self.linear(F.relu(self.Dense_0(x.permute(0, 2, 3, 1).flatten(1))))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 

@@ -88,7 +88,7 @@ def lava(
     valid_weights: AnyArray | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-    num_checks: int = 2,
+    num_checks: int = 1,
     route: Route = "auto",
     max_cost_bytes: int = 4 << 30,
     mesh: Mesh | None = None,

@@ -33,9 +33,8 @@ def test_figures_of_merit_of_a_perfect_and_a_reversed_order():
 def test_tables_say_who_wins():
     def row(method, auroc):
         entry = {"mean": auroc, "raw": [auroc]}
-        return {"set": "digits", "corruption": "wrong labels", "method": method} | dict.fromkeys(
-            ("auroc", "at_true_count", "f1"), entry
-        )
+        figures = dict.fromkeys(("auroc", "at_true_count", "f1"), entry)
+        return figures | {"set": "digits", "corruption": "wrong labels", "method": method}
 
     document = {"settings": {"seeds": 1}}
     document["results"] = [row("lava", 0.9), row("knn-shapley", 0.95)]

@@ -125,22 +125,6 @@ def test_additive_games_in_closed_form():
     assert np.all(np.abs(result.values - worths) < 4 * result.standard_errors)
 
 
-def test_symmetric_games_in_closed_form():
-    """Worth √size: equal values, known for each family."""
-    count = 12
-    root = lambda mask: jnp.sqrt(jnp.sum(mask))
-    sizes = np.arange(count)
-    gains = np.sqrt(sizes + 1) - np.sqrt(sizes)
-    expected = {
-        "data_shapley": gains.mean(),
-        "beta_shapley": gains @ betabinom.pmf(sizes, count - 1, 1, 16),
-        "data_banzhaf": gains @ betabinom.pmf(sizes, count - 1, 1e6, 1e6),
-    }
-    for name, method in SAMPLED.items():
-        result = method(*sets_of(count), key=KEY, utility=root, **MANY[name])
-        assert np.all(np.abs(result.values - expected[name]) < 4 * result.standard_errors + 1e-5)
-
-
 def test_shapley_of_neighbours_is_knn_shapley():
     rng = np.random.default_rng(0)
     sets = (
