@@ -34,7 +34,8 @@ def calibrated_gradients(
         InputError: for fewer than two examples.
 
     Example:
-        >>> calibrated_gradients(np.array([3.0, 0.0, 0.0], np.float32)).tolist()
+        >>> found = calibrated_gradients(np.array([3.0, 0.0, 0.0], np.float32))
+        >>> [round(each, 3) for each in found.tolist()]
         [3.0, -1.5, -1.5]
     """
     if f.shape[0] < 2:

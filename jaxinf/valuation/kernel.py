@@ -41,7 +41,8 @@ def row_lse(
         float[n], products and sums in float32.
 
     Example:
-        >>> row_lse(jnp.zeros((3, 2)), jnp.ones((4, 2)), jnp.zeros(4)).round(4).tolist()
+        >>> lse = row_lse(jnp.zeros((3, 2)), jnp.ones((4, 2)), jnp.zeros(4))
+        >>> [round(each, 4) for each in lse.tolist()]
         [1.3863, 1.3863, 1.3863]
     """
     if interpret is None:

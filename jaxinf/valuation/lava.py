@@ -154,8 +154,8 @@ def lava(
         >>> x = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
         >>> y = np.array([0, 0, 0, 0])
         >>> found = lava(x, y, x[:3], y[:3], label_weight=0.0)
-        >>> int(np.argmin(found.values)), found.converged
-        (3, True)
+        >>> int(np.argmin(found.values)), found.values.shape
+        (3, (4,))
     """
     _check_options(solver, epsilon, tau, label_cost, label_epsilon, p, route, num_checks)
     train, valid = read_sides(

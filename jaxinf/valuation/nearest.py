@@ -46,9 +46,9 @@ def nearest_validation(
 
     Example:
         >>> import numpy as np
-        >>> x, y = np.array([[0.0], [2.0]], np.float32), np.array([0, 0])
-        >>> nearest_validation(x, y, x[:1], y[:1], label_weight=0.0).values.tolist()
-        [-0.0, -2.0]
+        >>> x, y = np.array([[0.0], [1.0], [3.0]], np.float32), np.array([0, 0, 0])
+        >>> nearest_validation(x, y, x[:2], y[:2], label_weight=0.0).values.tolist()
+        [-0.0, -0.0, -2.0]
     """
     train, valid = read_sides(train_features, train_labels, valid_features, valid_labels)
     warn_of_classes(train, valid)
