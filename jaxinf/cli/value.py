@@ -75,7 +75,7 @@ def value(
     solver: Annotated[
         str | None,
         typer.Option(
-            help="How lava solves: annealed (soft, finds bad rows best), balanced (tells best what "
+            help="How lava solves: annealed (soft, finds bad rows), balanced (tells best what "
             "removing a row does to the distance), semi-relaxed, one-pass, or reference (the "
             "released code's schedule, step for step).",
             show_default="annealed",

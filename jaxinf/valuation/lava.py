@@ -109,8 +109,8 @@ def lava(
         valid_features: float[M, ...], embedded the same way.
         valid_labels: int[M], or float[M, C'] shares.
         solver: `"annealed"` is soft by design: one averaged update for each of a few falling ε,
-            as the released code's, but with ε and label distances that scale with the data: in the
-            tables of docs/benchmarks.md it finds bad examples best. It solves no transport
+            as the released code's, but with ε and label distances that scale with the data: it
+            finds wrong labels better than that (docs/benchmarks.md). It solves no transport
             problem: `converged` is False, and the certificate says by how much the potentials are
             off as derivatives. `"balanced"` transports onto the whole validation set (classical
             duals: they tell best what removing an example does to the distance); `"semi-relaxed"`
