@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from ott.geometry.geometry import Geometry
 
 from jaxinf.typing import PyTree
+from jaxinf.valuation.distances import squared_distances
 
 
 def tile_entries() -> int:
@@ -95,10 +96,7 @@ class ClassWiseGeometry(Geometry):
     def tile_cost(self, rows: tuple[jax.Array, jax.Array]) -> Float[jax.Array, "t m"]:
         """Cost of some rows `(x, x_labels)` to every column."""
         x, labels = rows
-        # float32 products: on accelerators the default would round the features to bfloat16
-        products = jnp.matmul(x, self.y.T, precision=jax.lax.Precision.HIGHEST)
-        squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(self.y**2, axis=1)[None, :]
-        squared = jnp.maximum(squares - 2 * products, 0)
+        squared = squared_distances(x, self.y)
         if self.p == 2:
             distance = squared / 2
         else:

@@ -16,7 +16,7 @@ from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.pose import between_classes, read_sides, warn_of_classes
+from jaxinf.valuation.pose import between_classes, cost_between, read_sides, warn_of_classes
 from jaxinf.valuation.transport import solve_transport
 
 
@@ -100,21 +100,11 @@ def sava(
         raise InputError(f"tau must lie in (0, 1], not {tau}")
     train, valid = read_sides(train_features, train_labels, valid_features, valid_labels)
     warn_of_classes(train, valid)
-    if label_weight == 0:
-        between = jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
-    else:
-        between = between_classes(train, valid, epsilon=label_epsilon, p=p)
+    between = between_classes(train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p)
     rows, masses = _deal(train.features.shape[0], batch_size, seed)
     columns, valid_masses = _deal(valid.features.shape[0], batch_size, seed + 1)
-    geometry = ClassWiseGeometry(
-        train.features,
-        valid.features,
-        jnp.asarray(train.labels),
-        jnp.asarray(valid.labels),
-        between,
-        feature_weight=feature_weight,
-        label_weight=label_weight,
-        p=p,
+    geometry = cost_between(
+        train, valid, between, feature_weight=feature_weight, label_weight=label_weight, p=p
     )
     options = {"threshold": threshold, "max_iterations": max_iterations}
     f, distances, solved = _solve_pairs(

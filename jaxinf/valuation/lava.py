@@ -165,14 +165,14 @@ def lava(
         raise InputError("values compare training examples with one another: there is only one")
     warn_of_classes(train, valid)
     reference = solver == "reference"
-    if label_weight == 0:
-        between = jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
-    elif reference:
+    if reference and label_weight != 0:
         between = annealed_label_distances(
             train.features, train.blocks, valid.features, valid.blocks, epsilon=_REFERENCE_EPSILON
         )
     else:
-        between = between_classes(train, valid, epsilon=label_epsilon, p=p, mesh=mesh)
+        between = between_classes(
+            train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p, mesh=mesh
+        )
     posed = pose(
         train,
         valid,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.inputs import Values
-from jaxinf.valuation.pose import between_classes, read_sides, warn_of_classes
+from jaxinf.valuation.pose import between_classes, cost_between, read_sides, warn_of_classes
 
 
 def nearest_validation(
@@ -52,19 +52,9 @@ def nearest_validation(
     """
     train, valid = read_sides(train_features, train_labels, valid_features, valid_labels)
     warn_of_classes(train, valid)
-    if label_weight == 0:
-        between = jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
-    else:
-        between = between_classes(train, valid, epsilon=label_epsilon, p=p)
-    geometry = ClassWiseGeometry(
-        train.features,
-        valid.features,
-        jnp.asarray(train.labels),
-        jnp.asarray(valid.labels),
-        between,
-        feature_weight=feature_weight,
-        label_weight=label_weight,
-        p=p,
+    between = between_classes(train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p)
+    geometry = cost_between(
+        train, valid, between, feature_weight=feature_weight, label_weight=label_weight, p=p
     )
     return Values(-_cheapest(geometry))
 

@@ -149,10 +149,16 @@ def between_classes(
     valid: Side,
     *,
     epsilon: float,
+    label_weight: float,
     p: float,
     mesh: Mesh | None = None,
 ) -> Float[jax.Array, "cx cy"]:
-    """`label_distances` of two sides; the training classes are split over the mesh's devices."""
+    """`label_distances` of two sides, zeros where labels have no weight.
+
+    The training classes are split over the mesh's devices.
+    """
+    if label_weight == 0:
+        return jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
     x_blocks, y_blocks = train.blocks, valid.blocks
     if mesh is None or len(train.classes) < num_shards(mesh):
         return _solve_pairs(
@@ -185,6 +191,28 @@ def _pairs_over(mesh: Mesh, p: float) -> Any:
 _solve_pairs = jax.jit(label_distances, static_argnames=("p", "differentiable"))
 
 
+def cost_between(
+    train: Side,
+    valid: Side,
+    between: Float[jax.Array, "cx cy"],
+    *,
+    feature_weight: float,
+    label_weight: float,
+    p: float,
+) -> ClassWiseGeometry:
+    """The ground cost of two sides whose label distances are known."""
+    return ClassWiseGeometry(
+        train.features,
+        valid.features,
+        jnp.asarray(train.labels),
+        jnp.asarray(valid.labels),
+        between,
+        feature_weight=feature_weight,
+        label_weight=label_weight,
+        p=p,
+    )
+
+
 def pose(
     train: Side,
     valid: Side,
@@ -211,15 +239,8 @@ def pose(
     Raises:
         InputError: ε is below what the dtype resolves.
     """
-    geometry = ClassWiseGeometry(
-        train.features,
-        valid.features,
-        jnp.asarray(train.labels),
-        jnp.asarray(valid.labels),
-        between,
-        feature_weight=feature_weight,
-        label_weight=label_weight,
-        p=p,
+    geometry = cost_between(
+        train, valid, between, feature_weight=feature_weight, label_weight=label_weight, p=p
     )
     strength, mean = strength_of(
         geometry, train.weights, valid.weights, epsilon, relative=relative_epsilon
