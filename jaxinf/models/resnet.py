@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinf.errors import InputError
+from jaxinf.models.winograd import convolve
 
 
 def _conv(features: int, name: str, kernel: int = 3, stride: int = 1) -> nn.Conv:
@@ -28,6 +29,7 @@ def _conv(features: int, name: str, kernel: int = 3, stride: int = 1) -> nn.Conv
         padding=kernel // 2,
         use_bias=False,
         kernel_init=nn.initializers.he_normal(),
+        conv_general_dilated=convolve,
         name=name,
     )
 

@@ -3,14 +3,22 @@
 import flax.linen as nn
 import jax
 
+from jaxinf.models.winograd import convolve
+
 
 class _ConvNormRelu(nn.Module):
     channels: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        kernel_init = nn.initializers.he_normal()
-        x = nn.Conv(self.channels, (3, 3), padding=1, use_bias=False, kernel_init=kernel_init)(x)
+        x = nn.Conv(
+            self.channels,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            kernel_init=nn.initializers.he_normal(),
+            conv_general_dilated=convolve,
+        )(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)(x)
         return nn.relu(x)
 
