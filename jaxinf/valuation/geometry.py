@@ -113,6 +113,21 @@ class ClassWiseGeometry(Geometry):
             return to_classes @ self.y_labels.T
         return jnp.take(to_classes, self.y_labels, axis=1)
 
+    def mean_under(self, a: Float[jax.Array, " n"], b: Float[jax.Array, " m"]) -> jax.Array:
+        """Mean cost Σ a_i b_j c_ij; with p = 2 from the moments of both sides, reading no pair."""
+        if self.p != 2:
+            return a @ self.apply_cost(b, axis=1)
+        squares = a @ jnp.sum(self.x**2, axis=1) + b @ jnp.sum(self.y**2, axis=1)
+        distance = squares / 2 - (a @ self.x) @ (b @ self.y)
+        shares = [
+            w @ labels if labels.ndim == 2 else jnp.zeros(count, w.dtype).at[labels].add(w)
+            for w, labels, count in zip(
+                (a, b), (self.x_labels, self.y_labels), self.label_distances.shape, strict=True
+            )
+        ]
+        between = shares[0] @ self.label_distances @ shares[1]
+        return self.feature_weight * distance + self.label_weight * between
+
     def over_tiles(
         self,
         fn: Callable[..., tuple[PyTree, PyTree]],

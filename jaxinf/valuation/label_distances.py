@@ -63,7 +63,7 @@ def label_distances(
         a, b = x_weights[of_x].astype(x.dtype), y_weights[of_y].astype(x.dtype)
         none = jnp.zeros(left.shape[0], jnp.int32), jnp.zeros(right.shape[0], jnp.int32)
         geometry = ClassWiseGeometry(left, right, *none, no_labels, p=p)
-        mean = jax.lax.stop_gradient(a @ geometry.apply_cost(b, axis=1))
+        mean = jax.lax.stop_gradient(geometry.mean_under(a, b))
         # two classes that are one point have no cost to take a share of
         problem = Problem(a, b, jnp.maximum(epsilon * mean, jnp.finfo(x.dtype).tiny))
         if differentiable:

@@ -271,5 +271,5 @@ def strength_of(
     geometry: ClassWiseGeometry, a: jax.Array, b: jax.Array, epsilon: float, *, relative: bool
 ) -> tuple[jax.Array, jax.Array]:
     """ε in the units of the cost, fixed for derivatives, and the mean cost."""
-    mean = jax.lax.stop_gradient(a @ geometry.apply_cost(b, axis=1))
+    mean = jax.lax.stop_gradient(geometry.mean_under(a, b))
     return epsilon * (mean if relative else jnp.ones_like(mean)), mean

@@ -14,6 +14,7 @@ from jaxinf.engine.mesh import DATA_AXIS, Mesh, data_parallel, num_shards, repli
 from jaxinf.valuation.dual import dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.kernel import KernelGeometry
+from jaxinf.valuation.log_sums import both_log_sums, two_log_sums
 from jaxinf.valuation.pose import Posed
 from jaxinf.valuation.schedule import anneal
 from jaxinf.valuation.transport import (
@@ -101,10 +102,12 @@ def solver_for(
     numbers = _Numbers(posed.epsilon, start, threshold, max_iterations)
     b = posed.valid.weights
     if mesh is None:
-        whole = posed.geometry
+        whole: Geometry = posed.geometry
         if route == "kernel":
-            children, aux = whole.tree_flatten()
+            children, aux = posed.geometry.tree_flatten()
             whole = KernelGeometry.tree_unflatten(aux, children)
+        elif route == "materialised":
+            whole = Geometry(_cost_matrix(posed.geometry))
         return lambda a, init: _solve_whole(whole, a, b, numbers, init, options)
     padding = -n % shards
     rows = jax.tree.map(
@@ -119,12 +122,15 @@ def solver_for(
     scalars = replicate(
         (jnp.asarray(geometry.feature_weight), jnp.asarray(geometry.label_weight), numbers), mesh
     )
-    parallel = _sharded_solver(mesh, options, geometry.p)
+    of_rows, solver = _sharded_solver(mesh, options, geometry.p)
+    rows = (x, labels)
+    if route == "materialised":
+        rows = (of_rows((everywhere, scalars), *rows),)
 
     def solve(a: jax.Array, init: jax.Array) -> Solved:
         masses = split_rows(np.pad(np.asarray(a), (0, padding)), mesh)
         state = (everywhere, scalars, *replicate((b, init), mesh))
-        found: Solved = parallel(state, x, labels, masses)
+        found: Solved = solver(state, masses, *rows)
         f = jnp.asarray(np.asarray(found.transport.f).reshape(-1)[:n])
         first = jax.tree.map(lambda array: jnp.asarray(np.asarray(array[0])), found)
         return first._replace(transport=first.transport._replace(f=f))
@@ -133,29 +139,32 @@ def solver_for(
 
 
 @functools.lru_cache(maxsize=16)
-def _sharded_solver(mesh: Mesh, options: _Options, p: float) -> Any:
-    """Compiled once for each mesh and setting."""
+def _sharded_solver(mesh: Mesh, options: _Options, p: float) -> tuple[Any, Any]:
+    """The cost of each device's rows, and the solver; compiled once for each mesh and setting."""
+    kind = KernelGeometry if options.route == "kernel" else ClassWiseGeometry
+    held = options.route == "materialised"
 
-    def one_device(state: Any, x: jax.Array, labels: jax.Array, a: jax.Array) -> Solved:
-        (y, y_labels, between), (feature_weight, label_weight, numbers), b, init = state
-        kind = KernelGeometry if options.route == "kernel" else ClassWiseGeometry
-        geometry = kind(
-            x,
-            y,
-            labels,
-            y_labels,
-            between,
-            feature_weight=feature_weight,
-            label_weight=label_weight,
-            p=p,
-        )
-        return _solve(geometry, a, b, numbers, init, options)
+    def geometry_of(state: Any, x: jax.Array, labels: jax.Array) -> ClassWiseGeometry:
+        (y, y_labels, between), (feature_weight, label_weight, _) = state
+        weights = {"feature_weight": feature_weight, "label_weight": label_weight}
+        return kind(x, y, labels, y_labels, between, **weights, p=p)
 
-    return data_parallel(one_device, mesh, num_row_args=3)
+    def cost_of(state: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
+        return geometry_of(state, x, labels).cost_matrix
+
+    def one_device(state: Any, a: jax.Array, *rows: jax.Array) -> Solved:
+        everywhere, scalars, b, init = state
+        geometry = Geometry(*rows) if held else geometry_of((everywhere, scalars), *rows)
+        return _solve(geometry, a, b, scalars[-1], init, options)
+
+    return (
+        data_parallel(cost_of, mesh, num_row_args=2),
+        data_parallel(one_device, mesh, num_row_args=2 if held else 3),
+    )
 
 
 def _solve(
-    geometry: ClassWiseGeometry,
+    geometry: Geometry,
     a: jax.Array,
     b: jax.Array,
     numbers: _Numbers,
@@ -163,15 +172,15 @@ def _solve(
     options: _Options,
 ) -> Solved:
     problem = Problem(a, b, numbers.epsilon, 1.0, options.tau_b, options.axis_name)
-    held = Geometry(geometry.cost_matrix) if options.route == "materialised" else geometry
     if options.annealed:
         soft = anneal(
-            held,
+            geometry,
             a,
             b,
             diameter=numbers.diameter,
             target=numbers.epsilon,
             axis_name=options.axis_name,
+            log_sums=two_log_sums if options.route == "kernel" else both_log_sums,
         )
         off = problem.reduce(jnp.sum(jnp.abs(soft.rows - a)))
         error = off + jnp.sum(jnp.abs(soft.columns - b))
@@ -180,7 +189,7 @@ def _solve(
         in_rows = problem.reduce(jnp.sum((soft.rows - a) * soft.f))
     else:
         found = solve_transport(
-            held,
+            geometry,
             a,
             b,
             epsilon=numbers.epsilon,
@@ -199,3 +208,4 @@ def _solve(
 
 
 _solve_whole = jax.jit(_solve, static_argnames=("options",))
+_cost_matrix = jax.jit(lambda geometry: geometry.cost_matrix)

@@ -17,6 +17,7 @@ from ott.geometry.geometry import Geometry
 
 from jaxinf.valuation.classes import ClassBlocks
 from jaxinf.valuation.geometry import ClassWiseGeometry
+from jaxinf.valuation.log_sums import LogSums, both_log_sums
 
 
 class Annealed(NamedTuple):
@@ -80,6 +81,7 @@ def anneal(
     diameter: Float[jax.Array, ""] | float,
     target: Float[jax.Array, ""] | float,
     axis_name: str | None = None,
+    log_sums: LogSums = both_log_sums,
 ) -> Annealed:
     """Run the schedule.
 
@@ -90,6 +92,7 @@ def anneal(
         diameter: where ε begins, squared.
         target: where it ends.
         axis_name: the mesh axis over which the rows are split, if they are.
+        log_sums: how the cost is read: `both_log_sums` or `two_log_sums`.
 
     Returns:
         The potentials after one step per ε and one full update at the last, and what their plan
@@ -97,18 +100,15 @@ def anneal(
     """
     target = jnp.asarray(target, geometry.dtype)
     log_a, log_b = jnp.log(a), jnp.log(b)
-    apply: Any = geometry.apply_lse_kernel
 
     def soft_minima(f: jax.Array, g: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
-        zeros_f, zeros_g = jnp.zeros_like(f), jnp.zeros_like(g)
-        over_columns = apply(zeros_f, epsilon * log_b + g, epsilon, axis=1)[0]
-        over_rows = apply(epsilon * log_a + f, zeros_g, epsilon, axis=0)[0]
+        u, v = log_a + f / epsilon, log_b + g / epsilon
+        over_columns, over_rows = log_sums(geometry, u, v, epsilon)
         if axis_name is not None:
             # a log-sum-exp over devices: two reductions of m numbers
             top = jax.lax.pmax(over_rows, axis_name)
-            total = jax.lax.psum(jnp.exp((over_rows - top) / epsilon), axis_name)
-            over_rows = top + epsilon * jnp.log(total)
-        return -over_columns, -over_rows
+            over_rows = top + jnp.log(jax.lax.psum(jnp.exp(over_rows - top), axis_name))
+        return -epsilon * over_columns, -epsilon * over_rows
 
     count, epsilon_at = epsilon_schedule(diameter, target)
     first = soft_minima(jnp.zeros_like(a), jnp.zeros_like(b), epsilon_at(0).astype(a.dtype))
