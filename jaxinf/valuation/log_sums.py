@@ -46,9 +46,9 @@ def both_log_sums(
 
     Example:
         >>> geometry = Geometry(jnp.array([[0.0, 1.0], [2.0, 0.0]]))
-        >>> rows, columns = both_log_sums(geometry, jnp.zeros(2), jnp.zeros(2), jnp.array(1.0))
-        >>> print(rows.round(3), columns.round(3))
-        [0.313 0.127] [0.127 0.313]
+        >>> sums = both_log_sums(geometry, jnp.zeros(2), jnp.zeros(2), jnp.array(1.0))
+        >>> [[round(each, 3) for each in side.tolist()] for side in sums]
+        [[0.313, 0.127], [0.127, 0.313]]
     """
     has_row, has_column = jnp.isfinite(u), jnp.isfinite(v)
     finite_u = jnp.where(has_row, u, 0)
