@@ -66,6 +66,11 @@ def write_result(path: Path, settings: dict[str, Any], results: Any) -> None:
     print(f"wrote {path}")
 
 
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The rows of a result file; none where there is no file yet."""
+    return json.loads(path.read_text())["results"] if path.exists() else []
+
+
 def spread(values: Iterable[float]) -> dict[str, Any]:
     """Median, least and largest of repeated measurements, with all of them."""
     raw = list(values)
@@ -91,9 +96,15 @@ class Worker:
     compiling each time.
     """
 
-    def __init__(self, module: str, config: dict[str, Any], env: dict[str, str] | None = None):
-        """Start `python -m module --worker CONFIG`."""
-        command = [sys.executable, "-m", module, "--worker", json.dumps(config)]
+    def __init__(
+        self,
+        module: str,
+        config: dict[str, Any],
+        env: dict[str, str] | None = None,
+        python: str = sys.executable,
+    ):
+        """Start `python -m module --worker CONFIG`, with another interpreter where one is given."""
+        command = [python, "-m", module, "--worker", json.dumps(config)]
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             command,

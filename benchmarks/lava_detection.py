@@ -1,6 +1,7 @@
 """Which values find the bad examples? Every method on every corruption of real data, over seeds.
 
     python -m benchmarks.lava_detection [--sets digits,trec] [--seeds 5] [--models 0] [--quick]
+        [--opendataval PYTHON]
 
 A fifth of the training examples (a tenth for triggers) is corrupted and the truth kept; every
 method sees the same features and the same clean validation set. Reported: area under the ROC
@@ -11,16 +12,18 @@ hundreds of models see wrong labels only, for as many seeds as `--models` says.
 
 import argparse
 import functools
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.common import RESULTS, cores, write_result
+from benchmarks.common import RESULTS, Worker, cores, read_results, write_result
 from benchmarks.detection_sets import CORRUPTIONS, DATA, benchmarks
 from jaxinf import valuation
 from jaxinf.evaluation import detection_auc, mean_interval
@@ -36,6 +39,7 @@ LAVA: dict[str, dict[str, Any]] = {
 }
 
 
+PEERS = ("opendataval lava", "opendataval knn-shapley")
 TRAIN_MODELS = ("data-oob", "leave-one-out", "data banzhaf", "data shapley", "beta shapley")
 
 
@@ -64,6 +68,20 @@ def methods(seed: int) -> dict[str, Callable[..., Any]]:
     }
 
 
+def peers(python: str, stack: ExitStack) -> dict[str, Callable[..., Any]]:
+    """Opendataval's evaluators, in a process of an interpreter that has it."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    worker = Worker("benchmarks.opendataval_contender", {"folder": str(folder)}, python=python)
+    stack.enter_context(worker)
+
+    def value(name: str, x: Any, y: Any, xv: Any, yv: Any) -> valuation.Values:
+        np.savez(folder / "sets.npz", x=np.asarray(x), y=y, xv=np.asarray(xv), yv=yv)
+        worker.ask(method=name)
+        return valuation.Values(np.load(folder / "values.npy"))
+
+    return {name: functools.partial(value, name) for name in PEERS}
+
+
 def k_means_f1(values: np.ndarray, is_bad: np.ndarray) -> float:
     """F1 of the lower of two clusters of the values."""
     from sklearn.cluster import KMeans
@@ -87,7 +105,13 @@ def score(values: np.ndarray, is_bad: np.ndarray) -> dict[str, float]:
     }
 
 
-def run(name: str, wanted: list[str] | None, seeds: int, models: int) -> list[dict[str, Any]]:
+def run(
+    name: str,
+    wanted: list[str] | None,
+    seeds: int,
+    models: int,
+    others: dict[str, Callable[..., Any]],
+) -> list[dict[str, Any]]:
     """All corruptions and methods on one set."""
     benchmark = benchmarks()[name]
     rows = []
@@ -97,7 +121,7 @@ def run(name: str, wanted: list[str] | None, seeds: int, models: int) -> list[di
             train, valid = benchmark.draw(seed)
             examples, is_bad = CORRUPTIONS[corruption](train, benchmark.foreign(seed), seed)
             x, xv = benchmark.embed(examples["x"], valid["x"])
-            for method, value in methods(seed).items():
+            for method, value in (methods(seed) | others).items():
                 if wanted and method not in wanted:
                     continue
                 few = seed >= models or corruption != "wrong labels"
@@ -130,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--models", type=int, default=0, help="seeds for methods that train models")
     parser.add_argument("--quick", action="store_true", help="digits, two seeds, no model-based")
+    parser.add_argument("--opendataval", default=None, help="interpreter that has opendataval")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_detection.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", valuation.ValuationWarning)
@@ -139,10 +164,18 @@ def main() -> None:
     if arguments.quick:
         sets, seeds = ["digits"], 2
         wanted = wanted or [*LAVA, "nearest validation", "knn-shapley", "mmd", "random"]
-    results = []
-    for name in sets:
-        results += run(name, wanted, seeds, arguments.models)
-        write_result(arguments.output, {"seeds": seeds, "cores": cores()}, results)
+    # what is measured again replaces what was; the rest of the file stays
+    kept = {_name(row): row for row in read_results(arguments.output)}
+    with ExitStack() as stack:
+        others = peers(arguments.opendataval, stack) if arguments.opendataval else {}
+        for name in sets:
+            found = run(name, wanted, seeds, arguments.models, others)
+            kept |= {_name(row): row for row in found}
+            write_result(arguments.output, {"cores": cores()}, list(kept.values()))
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["set"], row["corruption"], row["method"]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ _SUBPACKAGES = (
     "errors",
     "evaluation",
     "influence",
+    "membership",
     "models",
     "valuation",
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from jaxinf import errors as errors
     from jaxinf import evaluation as evaluation
     from jaxinf import influence as influence
+    from jaxinf import membership as membership
     from jaxinf import models as models
     from jaxinf import valuation as valuation
     from jaxinf.errors import InputError as InputError

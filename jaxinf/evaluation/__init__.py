@@ -1,8 +1,9 @@
-"""How good scores are, given the truth: pure functions of numpy arrays, on the host.
+"""How good scores are, given the truth: pure functions, of numpy arrays on the host.
 
 Higher scores always mean more: more likely the planted source, more suspicious, more helpful;
 every docstring says which. Random functions take `seed: int` and draw from
-`numpy.random.default_rng(seed)`.
+`numpy.random.default_rng(seed)`; those of `roc` and `roc_bootstrap` run on the device, and the
+bootstrap takes a jax key.
 """
 
 from jaxinf.evaluation.correlation import linear_datamodeling_score, pearson, spearman
@@ -22,11 +23,29 @@ from jaxinf.evaluation.intervals import (
     mean_interval,
     paired_bootstrap,
 )
+from jaxinf.evaluation.roc import RocWarning, roc_auc, tpr_at_fpr, why_no_rate
+from jaxinf.evaluation.roc_bootstrap import RocBootstrap, bootstrap_roc, percentile_interval
+from jaxinf.evaluation.thresholds import (
+    CalibratedAccuracy,
+    OracleAccuracy,
+    RocCurve,
+    calibrated_accuracy,
+    oracle_accuracy,
+    roc_curve,
+    threshold_at_fpr,
+)
 
 __all__ = [
+    "CalibratedAccuracy",
     "Interval",
+    "OracleAccuracy",
+    "RocBootstrap",
+    "RocCurve",
+    "RocWarning",
     "average_precision",
     "bootstrap_interval",
+    "bootstrap_roc",
+    "calibrated_accuracy",
     "clopper_pearson",
     "detection_auc",
     "detection_curve",
@@ -34,11 +53,18 @@ __all__ = [
     "linear_datamodeling_score",
     "mean_interval",
     "mean_reciprocal_rank",
+    "oracle_accuracy",
     "paired_bootstrap",
     "pearson",
+    "percentile_interval",
     "ranks",
     "recall_at_k",
+    "roc_auc",
+    "roc_curve",
     "spearman",
+    "threshold_at_fpr",
     "top_k_indices",
     "top_k_overlap",
+    "tpr_at_fpr",
+    "why_no_rate",
 ]

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from jaxinf.errors import InputError
+from jaxinf.errors import InputError, check_count, check_key
 from jaxinf.typing import AnyArray
-from jaxinf.valuation.options import check_count, check_key
 from jaxinf.valuation.semivalues import SampledValues, check_defined, prepare_utility
 from jaxinf.valuation.utility import Utility, evaluate
 

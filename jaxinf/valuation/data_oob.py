@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from jaxinf.errors import check_count, check_key, check_positive
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.banzhaf import refuse_too_few
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.inputs import check_sets
 from jaxinf.valuation.logistic import correctness, fit_logistic, standardised_designs
-from jaxinf.valuation.options import check_count, check_key, check_positive
 from jaxinf.valuation.semivalues import SampledValues
 from jaxinf.valuation.utility import one_hot_labels
 

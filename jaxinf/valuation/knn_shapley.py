@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from jaxinf.errors import check_count
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.distances import centre_together, squared_distances
 from jaxinf.valuation.inputs import Values, check_sets
-from jaxinf.valuation.options import check_count
 
 
 def knn_shapley(

@@ -9,12 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
-from jaxinf.errors import InputError
+from jaxinf.errors import InputError, check_count, check_positive
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.distances import centre_together, squared_distances
 from jaxinf.valuation.inputs import check_sets
-from jaxinf.valuation.options import check_count, check_positive
 
 # enough for a median
 _MEDIAN_ROWS = 1000

@@ -154,7 +154,7 @@ def _sharded_solver(mesh: Mesh, options: _Options, p: float) -> tuple[Any, Any]:
 
     def one_device(state: Any, a: jax.Array, *rows: jax.Array) -> Solved:
         everywhere, scalars, b, init = state
-        geometry = Geometry(*rows) if held else geometry_of((everywhere, scalars), *rows)
+        geometry = Geometry(rows[0]) if held else geometry_of((everywhere, scalars), *rows)
         return _solve(geometry, a, b, scalars[-1], init, options)
 
     return (

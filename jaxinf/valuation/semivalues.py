@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Float
 
-from jaxinf.errors import InputError
+from jaxinf.errors import InputError, check_count
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.inputs import Values, check_sets
-from jaxinf.valuation.options import check_count
 from jaxinf.valuation.utility import Utility, as_pytree, logistic_utility
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from jaxinf.errors import check_count, check_key, check_positive
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
-from jaxinf.valuation.options import check_count, check_key, check_positive
 from jaxinf.valuation.semivalues import (
     SampledValues,
     check_defined,

@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxinf.errors import InputError
+from jaxinf.errors import InputError, check_count, check_positive
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.distances import centre_together, squared_distances
 from jaxinf.valuation.inputs import LabelledSets, check_sets
 from jaxinf.valuation.logistic import correctness, fit_logistic, standardised_designs
-from jaxinf.valuation.options import check_count, check_positive
 
 Utility: TypeAlias = Callable[[Float[jax.Array, " N"]], Float[jax.Array, ""]]
 """`utility(mask) -> float`: the worth of the training examples where `mask` is 1."""
