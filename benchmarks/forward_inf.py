@@ -62,10 +62,11 @@ def measure(
                 replies[name].append(reply)
                 _say(f"{workload.name} K={queries} {name}: {reply['seconds']:.2f} s")
             errors = _disagreements(Path(folder), queries, list(sizes))
+            flops = replies["torch_released"][0]["flops_per_row"]
             for name, (count, rows) in sizes.items():
                 found.append(
                     _summary(workload.name, queries, name, count, rows, replies[name])
-                    | {"relative_error": errors[name]}
+                    | {"relative_error": errors[name], "forward_flops_per_row": flops}
                 )
     return found
 
@@ -148,6 +149,7 @@ def _summary(
         # asked for in order of K, so the peak so far is that of this K
         "peak_bytes": max(reply["peak_bytes"] for reply in replies),
         "device_peak_bytes": max(accelerator, default=None),
+        "product_flops": max(reply["product_flops"] for reply in replies),
         "device": replies[0]["device"],
         "notes": replies[0]["notes"],
         "tried": replies[0].get("tried", {}),

@@ -1,8 +1,16 @@
 """The table of `benchmarks.forward_inf`."""
 
+from collections.abc import Callable
 from typing import Any
 
 PEERS = ("torch_released", "torch_tuned")
+# per example and query; the original model's losses are computed once for all queries, or each time
+FORWARD_PASSES: dict[str, Callable[[int], float]] = {
+    "torch_released": lambda k: 2.0,
+    "torch_tuned": lambda k: 1 + 1 / k,
+    "jaxinf": lambda k: 1 + 1 / k,
+    "jaxinf_one_device": lambda k: 1 + 1 / k,
+}
 
 
 def forward_inf_table(document: dict[str, Any]) -> str:
@@ -12,9 +20,9 @@ def forward_inf_table(document: dict[str, Any]) -> str:
         f"**{document['settings']['device']}**, seconds per training example and query: median of "
         f"{document['settings']['repeats']} alternating repetitions (least to largest).",
         "",
-        "| model | K | contender | µs per example·query | against tuned PyTorch | compile, s "
-        "| peak memory, MiB | difference |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | K | contender | µs per example·query | against tuned PyTorch | GFLOP/s (of its "
+        "large product) | compile, s | peak memory, MiB | difference |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
         pair = row["seconds_per_pair"]
@@ -23,11 +31,20 @@ def forward_inf_table(document: dict[str, Any]) -> str:
         lines.append(
             f"| {row['model']} | {row['queries']} | {row['contender']} "
             f"| {pair['median'] * 1e6:.4g} ({pair['min'] * 1e6:.4g}–{pair['max'] * 1e6:.4g}) "
-            f"| {ratio(peer, row):.2f}× | {row['compile_seconds']:.1f} "
+            f"| {ratio(peer, row):.2f}× | {rate(row)} | {row['compile_seconds']:.1f} "
             f"| {memory / 2**20:.0f} | {row['relative_error']:.0e} |"
         )
     lines += ["", *verdicts(results), "", _settings_line(results)]
     return "\n".join(lines)
+
+
+def rate(row: dict[str, Any]) -> str:
+    """FLOP/s of the forward passes that a finite step takes, and their share of a large product."""
+    if row["contender"] not in FORWARD_PASSES or "forward_flops_per_row" not in row:
+        return ""
+    passes = FORWARD_PASSES[row["contender"]](row["queries"])
+    flops = passes * row["forward_flops_per_row"] / row["seconds_per_pair"]["median"]
+    return f"{flops / 1e9:.0f} ({flops / row['product_flops']:.0%})"
 
 
 def find(results: list[dict[str, Any]], like: dict[str, Any], contender: str) -> dict[str, Any]:

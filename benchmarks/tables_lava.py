@@ -53,7 +53,7 @@ def lava_detection_table(document: dict[str, Any]) -> str:
     """AUROC of every method: wrong labels per set, then every corruption over sets."""
     results = document["results"]
     methods = list(dict.fromkeys(row["method"] for row in results))
-    parts = [f"Means over {document['settings']['seeds']} seeds; the best of each row in bold."]
+    parts = ["Means and 95 % intervals over the seeds; the best of each column in bold."]
     for figure, title in (
         ("auroc", "AUROC"),
         ("at_true_count", "Share found at the true count"),
@@ -121,3 +121,32 @@ def _verdicts(results: list[dict[str, Any]]) -> list[str]:
         "",
         "Below random: " + ("; ".join(under) or "never") + ".",
     ]
+
+
+def lava_distance_table(document: dict[str, Any]) -> str:
+    """Rank correlation of distance and accuracy, per data set and way of spoiling."""
+    lines = [
+        f"Spearman correlation over training sets of {document['settings']['train']} examples "
+        "(95 % bootstrap interval); −1: the nearer set trains the better model.",
+        "",
+        "| set | spoiled by | training sets | distance | "
+        + " | ".join(model := _models(document))
+        + " |",
+        "|---" * (4 + len(model)) + "|",
+    ]
+    for study in document["results"]:
+        rows = study["correlations"]
+        for spoil, distance in dict.fromkeys((r["spoiled by"], r["distance"]) for r in rows):
+            found = [r for r in rows if (r["spoiled by"], r["distance"]) == (spoil, distance)]
+            cells = " | ".join(
+                f"{r['spearman']:.2f} ({r['interval'][0]:.2f} to {r['interval'][1]:.2f})"
+                for r in found
+            )
+            lines.append(
+                f"| {study['set']} | {spoil} | {found[0]['count']} | {distance} | {cells} |"
+            )
+    return "\n".join(lines)
+
+
+def _models(document: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(r["model"] for r in document["results"][0]["correlations"]))

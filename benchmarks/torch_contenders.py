@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import torch_models
 from benchmarks.common import serve
@@ -159,6 +160,9 @@ def main(config: dict[str, Any]) -> None:
     )
     size = workload.batch_size
     tuned = Tuned(model, _cut(train, 0, size), loss) if name == "torch_tuned" else None
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(train["x"][:1])
+    flops = counter.get_total_flops()
 
     def answer(queries_count: int, rows: int, warm_up: bool = False) -> dict[str, Any]:
         if warm_up:
@@ -181,9 +185,23 @@ def main(config: dict[str, Any]) -> None:
             "device": torch.cuda.get_device_name() if cuda else "cpu",
             "notes": "; ".join(tuned.notes) if tuned else f"{torch.get_num_threads()} thread(s)",
             "tried": tuned.tried if tuned else {},
+            "flops_per_row": flops,
+            "product_flops": _large_product(device),
         }
 
     serve(answer)
+
+
+def _large_product(device: str) -> float:
+    """FLOP/s of a large float32 matrix product, the most that this library gets here."""
+    side = 2048 if device == "cpu" else 8192
+    left = torch.ones(side, side, device=device)
+    seconds = []
+    for _ in range(4):
+        began = _now()
+        left @ left
+        seconds.append(_now() - began)
+    return 2 * side**3 / min(seconds)
 
 
 def _tensors(arrays: dict[str, np.ndarray], device: str) -> dict[str, torch.Tensor]:

@@ -30,7 +30,12 @@ def long_step(loss_fn):
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("mlp", long_step), ("cnn", long_step), ("transformer", long_step), ("mlp", grad_cos)],
+    [
+        ("mlp", long_step),
+        ("cnn", long_step),
+        pytest.param("transformer", long_step, marks=pytest.mark.slow),
+        ("mlp", grad_cos),
+    ],
 )
 def test_devices_and_batch_sizes(name, make):
     problem = make_problem(name)

@@ -19,6 +19,8 @@ from jaxinf.influence import (
 )
 
 FLOAT32, FLOAT64 = 1e-6, 1e-12
+# what compiles for half a minute on the transformer
+MINUTES_FOR_THE_LAST = ["mlp", "cnn", pytest.param("transformer", marks=pytest.mark.slow)]
 
 
 def gradients(loss_fn, params, batch):
@@ -43,6 +45,7 @@ def score(method, problem, queries=None):
     return np.asarray(run(problem.params, queries, problem.train))
 
 
+@pytest.mark.parametrize("problem", MINUTES_FOR_THE_LAST, indirect=True)
 def test_grad_dot_is_the_dot_product_of_gradients(problem):
     loss_fn, params, queries, train = problem
     expected = gradients(loss_fn, params, queries) @ gradients(loss_fn, params, train).T
@@ -51,7 +54,7 @@ def test_grad_dot_is_the_dot_product_of_gradients(problem):
         assert relative(found, expected) < FLOAT32, (scorer, chunk)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+@pytest.mark.parametrize("name", MINUTES_FOR_THE_LAST)
 def test_float64_routes_agree_to_its_precision(x64, name):
     problem = make_problem(name)
     problem = problem._replace(
@@ -148,6 +151,7 @@ def test_the_mirror(mlp):
     assert relative(forth, back.T) < FLOAT32
 
 
+@pytest.mark.parametrize("problem", MINUTES_FOR_THE_LAST, indirect=True)
 def test_grad_cos_and_the_normalisers(problem):
     loss_fn, params, queries, train = problem
     q, z = gradients(loss_fn, params, queries), gradients(loss_fn, params, train)

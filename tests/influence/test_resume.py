@@ -54,7 +54,7 @@ WORKER = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("top_k", [0, 7])
+@pytest.mark.parametrize("top_k", [0, pytest.param(7, marks=pytest.mark.slow)])
 def test_kill_and_resume_to_the_bit(tmp_path, top_k):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
