@@ -12,7 +12,7 @@ from jaxinf.valuation.classes import bin_targets
 from jaxinf.valuation.columns import one_hot, raw_features, standardise
 from jaxinf.valuation.data_oob import data_oob
 from jaxinf.valuation.distance import class_wise_distance
-from jaxinf.valuation.embed import embed, hidden_layer, preact_resnet18
+from jaxinf.valuation.embed import clip_images, embed, hidden_layer, preact_resnet18
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.hierarchical import HierarchicalResult, sava
 from jaxinf.valuation.inputs import Valuation, Valuator, Values
@@ -42,6 +42,7 @@ __all__ = [
     "bin_targets",
     "calibrated_gradients",
     "class_wise_distance",
+    "clip_images",
     "data_banzhaf",
     "data_oob",
     "data_shapley",

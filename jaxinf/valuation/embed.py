@@ -177,6 +177,43 @@ def hidden_layer(
     return features
 
 
+def clip_images(preprocess: Any) -> FeatureFn:
+    """Image features of a CLIP as a feature function, for uint8 images of any one size.
+
+    Its `params` are the model: `model, preprocess, _ = jaxinf.models.clip.load(path)`, then
+    `embed(clip_images(preprocess), model, images)`. Resizing, cropping and normalising happen on
+    the device, to the same bits as on the host.
+
+    Args:
+        preprocess: of the checkpoint, a `jaxinf.models.clip.Preprocess`.
+
+    Returns:
+        `(model, batch) -> float[B, D]`, rows of unit norm, where a batch is uint8[B, H, W, 3] (or
+        one channel, which stands for all three), or a dict with it as `"x"`.
+
+    Raises:
+        InputError: when applied to images that are not uint8.
+
+    Example:
+        >>> from jaxinf.models.clip import Preprocess
+        >>> features = clip_images(Preprocess(size=4, resize_to=4))
+        >>> features(None, {"x": jnp.zeros((2, 8, 8, 3))})
+        Traceback (most recent call last):
+        ...
+        jaxinf.errors.InputError: images are float32[2, 8, 8, 3]: uint8[B, H, W, 3] is needed
+    """
+
+    def features(model: Any, batch: Batch) -> jax.Array:
+        x = batch["x"] if isinstance(batch, Mapping) else batch
+        if x.dtype != jnp.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
+            raise InputError(f"images are {x.dtype}{list(x.shape)}: uint8[B, H, W, 3] is needed")
+        coloured = jnp.broadcast_to(x, (*x.shape[:3], 3))
+        pixels = jax.vmap(preprocess.pixels_on_device)(coloured)
+        return model.encode_image(preprocess.normalise(pixels))
+
+    return features
+
+
 def preact_resnet18(
     *, width: int = 64, num_classes: int = 10, mean: ArrayLike = 0.0, std: ArrayLike = 1.0
 ) -> FeatureFn:

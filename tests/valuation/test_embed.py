@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -196,3 +197,16 @@ def test_a_module_without_the_method_is_refused():
         hidden_layer(MLP((4,)), method="embedding")
     with pytest.raises(InputError, match="std must be positive"):
         hidden_layer(MLP((4,)), std=0)
+
+
+def test_clip_features_are_those_of_its_own_preprocessing():
+    pytest.importorskip("safetensors")
+    from jaxinf.models import clip
+    from jaxinf.valuation import clip_images
+
+    folder = Path(__file__).parents[1] / "models" / "clip" / "fixtures" / "vit_gelu"
+    model, preprocess, _ = clip.load(folder)
+    images = np.random.default_rng(0).integers(0, 256, (5, 23, 31, 3), dtype=np.uint8)
+    found = embed(clip_images(preprocess), model, {"x": images}, batch_size=2)
+    wanted = model.encode_image(preprocess(list(images)))
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
