@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from jaxinf.errors import InputError
 from jaxinf.evaluation.checks import check_confidence
-from jaxinf.evaluation.correlation import linear_datamodeling_score, predicted_outputs
+from jaxinf.evaluation.correlation import linear_datamodeling_score
 from jaxinf.evaluation.intervals import Interval
 
 # entries of a [queries, subsets, resamples] block: keeps the bootstrap within 200 MB
@@ -76,13 +76,19 @@ def lds(
     if not defined.any():
         raise InputError("the scores or the outputs of every query are constant: no LDS is defined")
     rng = np.random.default_rng(seed)
-    predicted = predicted_outputs(np.asarray(scores, np.float64), np.asarray(subsets))[defined]
+    predicted = _predict(np.asarray(scores, np.float64)[defined], np.asarray(subsets))
     observed = np.asarray(outputs, np.float64).T[defined]
     draws = _resampled_means(predicted, observed, num_resamples, rng)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail]).round(12)
     mean = Interval(float(per_query[defined].mean().round(12)), float(low), float(high), confidence)
     return Lds(per_query, mean, int((~defined).sum()))
+
+
+def _predict(scores: np.ndarray, subsets: np.ndarray) -> Float[np.ndarray, "K S"]:
+    # sums that differ by rounding alone are ties, as in linear_datamodeling_score
+    step = np.abs(scores).sum(axis=1, keepdims=True) * 2.0**-40
+    return np.rint(scores @ subsets.T.astype(np.float64) / step)
 
 
 def _resampled_means(

@@ -87,7 +87,9 @@ def randomisation_check(
     if num_draws < 1:
         raise InputError(f"num_draws is {num_draws}: at least 1")
     trained = np.asarray(score(params))
-    drawn = [spearman(trained, score(scramble(params, k))) for k in jax.random.split(key, num_draws)]
+    drawn = [
+        spearman(trained, score(scramble(params, k))) for k in jax.random.split(key, num_draws)
+    ]
     correlations = np.stack(drawn).round(12)
     defined = correlations[~np.isnan(correlations)]
     return RandomisationCheck(correlations, float(defined.mean()) if defined.size else float("nan"))
