@@ -76,12 +76,17 @@ def main() -> None:
     arguments = _parse()
     if importlib.util.find_spec("torch") is None:
         sys.exit("PyTorch is needed to compare with: pip install 'jaxinf[torch]'")
-    results = []
+    results: list[dict[str, Any]] = []
     for workload in QUICK if arguments.quick else FULL:
         if workload.name not in arguments.models:
             continue
         counts = arguments.queries or sorted(workload.num_rows)
         results += measure(workload, sorted(counts), arguments.repeats, arguments.quick)
+        # after each model: what was measured is not lost if the next one is killed
+        _write(arguments, results)
+
+
+def _write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     device = next(r["device"] for r in results if r["contender"] == "jaxinf")
     slug = "".join(c if c.isalnum() else "-" for c in device.lower())
     settings = {

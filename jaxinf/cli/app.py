@@ -9,6 +9,7 @@ from jaxinf import __version__
 from jaxinf.cli.demo import demo
 from jaxinf.cli.doctor import doctor
 from jaxinf.cli.influence import influence
+from jaxinf.cli.membership import membership
 from jaxinf.cli.value import value
 from jaxinf.errors import InputError, MissingExtraError
 
@@ -76,6 +77,11 @@ app.command(
     "[bold]jaxinf value photos/train photos/valid --size 32 --keep 0.8 --out cleaned[/bold]; "
     "[bold]jaxinf value data.npz data.npz --method knn-shapley[/bold].",
 )(value)
+app.command(
+    epilog="Example: [bold]jaxinf membership --model ViT-B-32.pt --targets suspects/ "
+    "--nonmembers fresh/ --output verdict[/bold], then open verdict/report.html (the same line "
+    "again resumes a killed run).",
+)(membership)
 app.command(
     epilog="Example: [bold]jaxinf doctor[/bold] on a new machine, before trusting its numbers.",
 )(doctor)

@@ -80,8 +80,9 @@ def demo(
         f"Test accuracy {subject.figures['test_accuracy']:.1%}. Now scoring "
         f"{len(subject.train['y']):,} training examples."
     )
-    # two questions run every contender, and three baselines in all; values take 3 steps more
-    with steps(2 * len(contenders) + 7, enabled=progress) as begin:
+    # two questions run every contender, and three baselines in all; values take 3 steps more,
+    # and membership 4
+    with steps(2 * len(contenders) + 11, enabled=progress) as begin:
         found = [question(subject, contenders, begin) for question in QUESTIONS]
     answers = [answer for answer in found if answer is not None]
     seconds = time.perf_counter() - began

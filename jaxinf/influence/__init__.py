@@ -5,29 +5,86 @@ loss changes when the model moves along it. Positive scores are proponents: trai
 example lowers the query's loss.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxinf.influence.attribute import attribute
 from jaxinf.influence.attribution import Attribution, Plan
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.convergence import InfluenceWarning
+from jaxinf.influence.curvature import GaussNewton
+from jaxinf.influence.ensemble import ensemble, over_checkpoints, stack_checkpoints
 from jaxinf.influence.forward_inf import forward_inf, forward_inf_jvp
 from jaxinf.influence.gradients import grad_cos, grad_dot
+from jaxinf.influence.influence_function import influence_function
+from jaxinf.influence.mirrored_unroll import mirrored_unroll
 from jaxinf.influence.normalise import normalise_by_gradient_norm, normalise_by_loss
 from jaxinf.influence.queries import QueryGroups, group_queries
 from jaxinf.influence.released import released_forward_inf
+from jaxinf.influence.representer import representer_points
 from jaxinf.influence.similarity import representation_similarity
+from jaxinf.influence.tracin import tracin
+from jaxinf.influence.trak import trak
+
+if TYPE_CHECKING:
+    from jaxinf.influence.ground_truth import draw_subsets as draw_subsets
+    from jaxinf.influence.ground_truth import fit_convex as fit_convex
+    from jaxinf.influence.ground_truth import fit_datamodels as fit_datamodels
+    from jaxinf.influence.ground_truth import leave_one_out as leave_one_out
+    from jaxinf.influence.ground_truth import leave_one_out_ridge as leave_one_out_ridge
+    from jaxinf.influence.ground_truth import mirrored_leave_one_out as mirrored_leave_one_out
+    from jaxinf.influence.ground_truth import retrain_on_subsets as retrain_on_subsets
+    from jaxinf.influence.ground_truth import sgd_trainer as sgd_trainer
+
+# training again needs checkpoints and models: loaded when first used
+_GROUND_TRUTH = (
+    "draw_subsets",
+    "fit_convex",
+    "fit_datamodels",
+    "leave_one_out",
+    "leave_one_out_ridge",
+    "mirrored_leave_one_out",
+    "retrain_on_subsets",
+    "sgd_trainer",
+)
 
 __all__ = [
     "Attribution",
     "Attributor",
+    "GaussNewton",
+    "InfluenceWarning",
     "Plan",
     "QueryGroups",
     "attribute",
+    "draw_subsets",
+    "ensemble",
+    "fit_convex",
+    "fit_datamodels",
     "forward_inf",
     "forward_inf_jvp",
     "grad_cos",
     "grad_dot",
     "group_queries",
+    "influence_function",
+    "leave_one_out",
+    "leave_one_out_ridge",
+    "mirrored_leave_one_out",
+    "mirrored_unroll",
     "normalise_by_gradient_norm",
     "normalise_by_loss",
+    "over_checkpoints",
     "released_forward_inf",
     "representation_similarity",
+    "representer_points",
+    "retrain_on_subsets",
+    "sgd_trainer",
+    "stack_checkpoints",
+    "tracin",
+    "trak",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _GROUND_TRUTH:
+        return getattr(importlib.import_module("jaxinf.influence.ground_truth"), name)
+    raise AttributeError(f"module 'jaxinf.influence' has no attribute {name!r}")

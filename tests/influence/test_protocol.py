@@ -5,10 +5,13 @@ import inspect
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from problems import make_problem, relative
 
 from jaxinf import attribute, influence
+from jaxinf.engine import Stream, as_source
+from jaxinf.errors import InputError
 from jaxinf.influence import Attributor
 
 FACTORIES = {
@@ -28,6 +31,17 @@ FACTORIES = {
     ),
 }
 
+# their query side passes over the training set
+WITH_TRAIN = {
+    "influence_function": lambda loss: influence.influence_function(loss, damping=10.0),
+    "mirrored_unroll": lambda loss: influence.mirrored_unroll(
+        loss, optimizer=optax.sgd(0.05), steps=2
+    ),
+    "trak": lambda loss: influence.trak(loss, projection_dim=8, key=jax.random.key(0), damping=1.0),
+}
+# their parameters are several models', or their loss comes in two parts: tested on their own
+OTHERS = {"ensemble", "over_checkpoints", "representer_points", "tracin"}
+
 
 @pytest.fixture(scope="module")
 def base():
@@ -44,10 +58,10 @@ def test_every_public_factory_is_here():
     public = {
         name
         for name in influence.__all__
+        if inspect.isfunction(getattr(influence, name))
         if inspect.signature(getattr(influence, name)).return_annotation is Attributor
-        if not inspect.isclass(getattr(influence, name))
     }
-    assert public == set(FACTORIES)
+    assert public == {*FACTORIES, *WITH_TRAIN, *OTHERS}
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -89,6 +103,17 @@ def test_attribute_runs_it(name, base):
     np.testing.assert_array_equal(np.take_along_axis(found.scores, at, 1), best)
     worst, _ = found.opponents(4)[::-1]
     np.testing.assert_array_equal(worst, np.sort(found.scores, axis=1)[:, :4])
+
+
+@pytest.mark.parametrize("name", WITH_TRAIN)
+def test_attribute_hands_them_the_training_set(name, base):
+    method = WITH_TRAIN[name](base.loss_fn)
+    found = attribute(method, *base[1:], batch_size=16, progress=False)
+    state = method.prepare(base.params, base.queries, Stream(as_source(base.train), 16))
+    assert relative(found.scores, method.score(state, base.train)) < 1e-5
+    assert all(figure.shape == (3,) for figure in found.diagnostics.values())
+    with pytest.raises(InputError, match="train"):
+        method.prepare(base.params, base.queries)
 
 
 def test_scores_are_differentiable():

@@ -61,6 +61,7 @@ class Subject:
         trusted: clean held-out examples, to judge training labels by.
         ordinary: the other clean held-out examples.
         figures: accuracies and the like, by name.
+        seed: that everything was drawn from.
     """
 
     module: BatchNormCNN
@@ -77,6 +78,7 @@ class Subject:
     trusted: dict[str, np.ndarray]
     ordinary: dict[str, np.ndarray]
     figures: dict[str, float]
+    seed: int
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Predicted classes int[N]."""
@@ -149,6 +151,7 @@ def train_subject(settings: Settings, *, progress: bool = True) -> Subject:
             "training_accuracy_true_labels": accuracy(clean),
             "test_accuracy": accuracy(ordinary),
         },
+        seed=settings.seed,
     )
 
 

@@ -1,0 +1,250 @@
+"""Does the mirror hold? Leave-one-out against its mirror, on convex models and on networks.
+
+    python -m benchmarks.mirrored_hypothesis [--sets mnist,fashion_mnist] [--rows 1000] [--quick]
+
+Convex: multinomial logistic regression in float64, every model to a gradient norm of 1e-10; 4,900
+training points, the 10 test points of highest loss, weight decay 0.01 as in the paper, and weaker
+penalties beyond it, to see where the mirror breaks. Of the training points a random sample is left
+out, as `--rows` says; the mirror scores all of them, and the correlations are over the sample.
+
+Groups on networks: see `benchmarks.mirrored_groups`.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.common import RESULTS, ROOT, cores, write_result
+from benchmarks.mirrored_groups import (
+    KINDS,
+    Training,
+    agreement,
+    influences,
+    make_experiment,
+    make_trainer,
+    train_all,
+)
+from jaxinf.datasets import load_digits
+from jaxinf.datasets.npz import read_npz
+from jaxinf.engine import data_mesh
+from jaxinf.evaluation.loo import loo_correlation
+from jaxinf.influence.ground_truth import fit_convex, leave_one_out, mirrored_leave_one_out
+from jaxinf.models import cross_entropy
+
+DATA = ROOT.parent / "shared" / "data"
+SETS = ("mnist", "fashion_mnist", "digits")
+WEIGHT_DECAYS = (1e-2, 1e-3, 1e-4)
+# of the released code, least and largest over the ten test points
+RELEASED = {
+    "mnist": {"pearson": [0.9966, 0.9986], "spearman": [0.855, 0.941]},
+    "fashion_mnist": {"pearson": [0.982, 0.9987], "spearman": [0.593, 0.836]},
+}
+
+Sides = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def load(name: str) -> Sides:
+    """Training and test set, pixels in [0, 1]; digits are enlarged to 16x16 for the CNN."""
+    if name == "digits":
+        enlarge = lambda part: part | {"x": part["x"].repeat(2, axis=1).repeat(2, axis=2)}
+        train, test = load_digits()
+        return enlarge(train), enlarge(test)
+    sides = [read_npz(DATA / f"{name}.npz", f"x_{side}", f"y_{side}") for side in ("train", "test")]
+    train, test = ({"x": (s["x"] / 255).astype(np.float32), "y": s["y"]} for s in sides)
+    return train, test
+
+
+def draw(part: dict[str, np.ndarray], count: int, seed: int) -> dict[str, np.ndarray]:
+    """A random sample without repeats."""
+    rows = np.random.default_rng(seed).permutation(len(part["y"]))[:count]
+    return {name: a[rows] for name, a in part.items()}
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Float64 inside, on every version of jax."""
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        yield
+
+
+def logistic_loss(params: Any, batch: Any) -> jax.Array:
+    """Cross-entropy of a linear model with a bias."""
+    return cross_entropy(batch["x"] @ params["w"] + params["b"][None], batch)
+
+
+def convex(
+    name: str, size: int, rows: int, weight_decay: float, queries: int = 10
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
+    """Leave-one-out and its mirror on one set; the figures, and the two [K, R]."""
+    flat = lambda part: {"x": part["x"].reshape(len(part["y"]), -1).astype(float), "y": part["y"]}
+    train, test = (flat(part) for part in load(name))
+    train = draw(train, size, seed=0)
+    params = {"w": jnp.zeros((train["x"].shape[1], 10)), "b": jnp.zeros(10)}
+    fit = fit_convex(logistic_loss, params, train, l2=weight_decay)
+    losses = np.asarray(logistic_loss(fit.params, test))
+    hardest = np.argsort(-losses)[:queries]
+    chosen = {key: a[hardest] for key, a in test.items()}
+    sample = np.sort(np.random.default_rng(1).permutation(len(train["y"]))[:rows])
+    given: Any = (logistic_loss, fit.params, chosen, train)
+    options: dict[str, Any] = {"l2": weight_decay, "mesh": data_mesh()}
+
+    began = time.perf_counter()
+    mirror = mirrored_leave_one_out(*given, **options)
+    mirror_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    truth = leave_one_out(*given, rows=sample, progress=True, **options)
+    truth_seconds = time.perf_counter() - began
+    mirrored = mirror.influences[:, sample]
+    found = loo_correlation(mirrored, truth.influences)
+    scale = [float(a @ b / (b @ b)) for a, b in zip(truth.influences, mirrored, strict=True)]
+    whole = truth_seconds / len(sample) * len(train["y"])
+    figures = {
+        "set": name,
+        "weight_decay": weight_decay,
+        "train": len(train["y"]),
+        "left_out": len(sample),
+        "query_losses": losses[hardest].tolist(),
+        "pearson": found.pearson.tolist(),
+        "spearman": found.spearman.tolist(),
+        "truth_per_mirror": scale,
+        "largest_gradient_norm": float(
+            max(truth.gradient_norms.max(), mirror.gradient_norms.max(), fit.gradient_norm)
+        ),
+        "retrainings_for_all": {"leave_one_out": len(train["y"]), "mirror": queries},
+        "seconds": {
+            "leave_one_out_sample": truth_seconds,
+            "leave_one_out_all_extrapolated": whole,
+            "mirror_all": mirror_seconds,
+            "ratio_for_all": whole / mirror_seconds,
+        },
+    }
+    if weight_decay == WEIGHT_DECAYS[0]:
+        figures["released_code"] = RELEASED.get(name)
+    return figures, (truth.influences, mirrored)
+
+
+def groups(
+    name: str,
+    training: Training,
+    seeds: int,
+    size: int,
+    num_groups: int,
+    group_size: int,
+    store: Any,
+) -> tuple[list[dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """All kinds of groups on one set and model; the figures, and truth and mirror [seeds, G]."""
+    train, test = load(name)
+    experiment = make_experiment(
+        draw(train, size, seed=0), draw(test, group_size * num_groups // 3, seed=1),
+        num_groups, group_size, seed=2,
+    )  # fmt: skip
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in KINDS}
+    began = time.perf_counter()
+    trainer = make_trainer(experiment, training)
+    for seed in range(seeds):
+        folder = None if store is None else Path(store) / f"{name}_{training.model}_{seed}"
+        losses = train_all(experiment, trainer, KINDS, seed, folder)
+        for kind, pair in influences(losses, experiment, KINDS).items():
+            found[kind].append(pair)
+    seconds = time.perf_counter() - began
+    rows, pairs = [], {}
+    for kind, each in found.items():
+        truth, mirror = (np.stack(side) for side in zip(*each, strict=True))
+        share = experiment.wrong[experiment.groups[kind]].mean(axis=1)
+        pairs[kind] = truth, mirror
+        rows.append(
+            {"set": name, **training._asdict(), "kind": kind, "seeds": seeds, "seconds": seconds}
+            | agreement(truth, mirror, share)
+            | {"wrong_share": share.tolist(), "truth": truth.tolist(), "mirror": mirror.tolist()}
+        )
+    return rows, pairs
+
+
+def plot(path: Path, panels: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """One panel per entry: the mirror across, the truth upwards."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), squeeze=False)
+    for axis, (title, (truth, mirror)) in zip(axes[0], panels.items(), strict=True):
+        axis.scatter(mirror, truth, s=8, alpha=0.5, linewidths=0, color="#0072b2")
+        axis.set(title=title, xlabel="mirror", ylabel="retrained without")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    """Run what the command line asks for and write the JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sets", default="mnist,fashion_mnist", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--parts", default="convex,groups")
+    parser.add_argument("--rows", type=int, default=1000, help="training points left out, of 4,900")
+    parser.add_argument("--train", type=int, default=4900, help="training points, convex part")
+    parser.add_argument("--models", default="mlp,cnn", help="of the groups")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--groups", type=int, default=30)
+    parser.add_argument("--group-size", type=int, default=30)
+    parser.add_argument("--group-train", type=int, default=3000, help="training points, groups")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--store", default=None, help="folder: killed group runs resume from it")
+    parser.add_argument("--plots", type=Path, default=None, help="folder for figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="digits, few points, groups and epochs"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    arguments = parser.parse_args()
+    decays = WEIGHT_DECAYS
+    if arguments.quick:
+        arguments.sets, arguments.rows, arguments.train, decays = "digits", 40, 300, (1e-2, 1e-4)
+        arguments.seeds, arguments.groups, arguments.group_size = 2, 5, 10
+        arguments.group_train, arguments.epochs = 200, 3
+    sets = arguments.sets.split(",")
+    if unknown := set(sets) - set(SETS):
+        parser.error(f"unknown set {sorted(unknown)[0]}: of {', '.join(SETS)}")
+    jax.config.update("jax_num_cpu_devices", cores())
+    results: dict[str, list[Any]] = {"convex": [], "groups": []}
+    settings = {
+        key: value for key, value in vars(arguments).items() if key not in ("output", "plots")
+    }
+    settings |= {"weight_decays": decays, "cores": cores(), "device": jax.devices()[0].device_kind}
+    for name in sets:
+        panels = {}
+        for decay in decays if "convex" in arguments.parts else ():
+            with float64():
+                row, pair = convex(name, arguments.train, arguments.rows, decay)
+            results["convex"].append(row)
+            panels[f"weight decay {decay:g}"] = pair
+            low, high = min(row["spearman"]), max(row["spearman"])
+            print(f"{name}, weight decay {decay:g}: Spearman {low:.3f} to {high:.3f}", flush=True)
+            write_result(arguments.output / "mirrored_hypothesis.json", settings, results)
+        if arguments.plots and panels:
+            plot(arguments.plots / f"mirrored_convex_{name}.png", panels)
+        for model in arguments.models.split(",") if "groups" in arguments.parts else ():
+            training = Training(model, arguments.epochs, 50, 0.05)
+            rows, pairs = groups(
+                name, training, arguments.seeds, arguments.group_train, arguments.groups,
+                arguments.group_size, arguments.store,
+            )  # fmt: skip
+            results["groups"] += rows
+            for row in rows:
+                print(f"{name}, {model}, {row['kind']}: Spearman {row['spearman']:.3f}", flush=True)
+            if arguments.plots:
+                means = {k: (t.mean(axis=0), m.mean(axis=0)) for k, (t, m) in pairs.items()}
+                plot(arguments.plots / f"mirrored_groups_{name}_{model}.png", means)
+            write_result(arguments.output / "mirrored_hypothesis.json", settings, results)
+
+
+if __name__ == "__main__":
+    main()
