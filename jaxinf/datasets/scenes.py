@@ -31,7 +31,7 @@ _TAGS = tuple(
     "".join(parts) for parts in itertools.product("bdfglmnr", "aiou", ("ka", "le", "mi", "so"))
 )
 # how much more often the first of a list is drawn than the last
-_SKEW = 6.0
+_SKEW = 8.0
 _CONTEXT_LENGTH = 8
 
 

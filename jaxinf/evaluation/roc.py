@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from jaxinf.errors import InputError
 from jaxinf.evaluation.checks import as_vector, check_same_shape
+from jaxinf.typing import AnyArray
 
 MIN_FALSE_POSITIVES = 10
 """A rate is read off a ROC curve only where at least so many negatives lie above the threshold."""
@@ -38,7 +39,7 @@ class Ladder(NamedTuple):
     high: Int[jax.Array, " P"]
 
 
-def roc_auc(scores: Real[ArrayLike, " N"], is_positive: ArrayLike) -> Float[jax.Array, ""]:
+def roc_auc(scores: Real[AnyArray, " N"], is_positive: ArrayLike) -> Float[jax.Array, ""]:
     """Area under the ROC curve: how often a positive scores above a negative. Jits and vmaps.
 
     Args:
@@ -62,7 +63,7 @@ def roc_auc(scores: Real[ArrayLike, " N"], is_positive: ArrayLike) -> Float[jax.
 
 
 def tpr_at_fpr(
-    scores: Real[ArrayLike, " N"], is_positive: ArrayLike, fpr: float | ArrayLike
+    scores: Real[AnyArray, " N"], is_positive: ArrayLike, fpr: float | ArrayLike
 ) -> Float[jax.Array, "..."]:
     """Highest true positive rate of all thresholds with at most this false positive rate.
 

@@ -47,7 +47,7 @@ def ridge(dtype=np.float32) -> Convex:
     gradients = (x @ w - y)[:, None] * x
     split = lambda part: {"x": x[part].astype(dtype), "y": y[part].astype(dtype)}
     return Convex(
-        lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2 / 2,
+        ridge_loss,
         jnp.asarray(w, dtype),
         split(queries),
         split(train),
@@ -55,6 +55,10 @@ def ridge(dtype=np.float32) -> Convex:
         gradients[train],
         x[train].T @ x[train] / len(x[train]),
     )
+
+
+def ridge_loss(w, batch):
+    return (batch["x"] @ w - batch["y"]) ** 2 / 2
 
 
 def fit_ridge(x, y, count=None):

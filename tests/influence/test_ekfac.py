@@ -56,7 +56,7 @@ def make(module, shape, count=12, classes=3):
 
 def run(method, params, queries, train, batch_size=5):
     state = method.prepare(params, queries, Stream(as_source(train), batch_size))
-    return np.asarray(method.score(state, train), np.float64), state
+    return np.asarray(jax.jit(method.score)(state, train), np.float64), state
 
 
 def test_the_traffic_makes_up_the_gradients():
@@ -112,7 +112,7 @@ def test_on_a_network_it_is_near_the_fisher_inverse():
         for solver in ("exact", "ekfac")
     }
     dots = grad_dot(problem[0], scorer="gradients")
-    scores["none"] = np.asarray(dots.score(dots.prepare(*problem[1:3]), problem[3]))
+    scores["none"] = np.asarray(jax.jit(dots.score)(dots.prepare(*problem[1:3]), problem[3]))
     near, plain = (
         np.corrcoef(scores[name].ravel(), scores["exact"].ravel())[0, 1]
         for name in ("ekfac", "none")

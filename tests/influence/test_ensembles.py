@@ -68,7 +68,9 @@ def test_attribute_runs_tracin(problem):
         progress=False,
     )
     assert relative(found.scores, expected(problem, models, RATES)) < 1e-5
-    before = np.mean([np.asarray(problem.loss_fn(m, problem.queries)) for m in models], axis=0)
+    before = np.mean(
+        [np.asarray(jax.jit(problem.loss_fn)(m, problem.queries)) for m in models], axis=0
+    )
     assert relative(found.diagnostics["loss_before"], before) < 1e-5
     assert found.plan.forward_passes == 3 * 5  # three checkpoints of 1 + 2 · 2
 
@@ -80,8 +82,9 @@ def test_over_checkpoints_of_a_method_that_needs_the_training_set():
     method = over_checkpoints(one, [0.25, 0.75])
     train = Stream(as_source(problem.train), 40)
     state = method.prepare(stack_checkpoints(models), problem.queries, train)
-    each = [one.score(one.prepare(m, problem.queries, train), problem.train) for m in models]
-    found = method.score(state, problem.train)
+    score_one = jax.jit(one.score)
+    each = [score_one(one.prepare(m, problem.queries, train), problem.train) for m in models]
+    found = jax.jit(method.score)(state, problem.train)
     assert relative(found, 0.25 * each[0] + 0.75 * each[1]) < 1e-5
 
 

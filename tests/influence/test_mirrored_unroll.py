@@ -21,14 +21,14 @@ def penalty(w):
 def run(method, problem, batch_size=40):
     train = Stream(as_source(problem.train), batch_size)
     state = method.prepare(problem.params, problem.queries, train)
-    return np.asarray(method.score(state, problem.train)), state
+    return np.asarray(jax.jit(method.score)(state, problem.train)), state
 
 
 def mirrored_leave_one_out(problem):
     """Retrain with each query added at weight 1 / N, by Newton; then all losses, before − after."""
     x, y = (np.asarray(problem.train[name]) for name in "xy")
     n = len(x)
-    losses = lambda w: np.asarray(problem.loss_fn(jnp.asarray(w), problem.train))
+    losses = lambda w: np.asarray(jax.jit(problem.loss_fn)(jnp.asarray(w), problem.train))
     base = losses(fit_logistic(x, y, np.full(n, 1 / n)))
     rows = []
     for q in range(len(problem.queries["y"])):
@@ -96,6 +96,7 @@ def test_blocks_are_the_same_for_all_and_the_derivative_is_the_limit(x64):
     options = {"optimizer": optimizer, "steps": 3, "full_batch": False}
     _, state = run(mirrored_unroll(problem.loss_fn, **options), problem, 16)
 
+    @jax.jit
     def by_hand(query, weight):
         at, moments = problem.params, optimizer.init(problem.params)
         for start in (0, 16, 32):

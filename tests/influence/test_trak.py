@@ -22,12 +22,12 @@ def run(method, problem, params=None, batch_size=16):
     params = problem.params if params is None else params
     train = Stream(as_source(problem.train), batch_size)
     state = method.prepare(params, problem.queries, train)
-    return np.asarray(method.score(state, problem.train)), state
+    return np.asarray(jax.jit(method.score)(state, problem.train)), state
 
 
 def closed_form(problem, params, damping=0.0, matrix=None):
     """Projected margin gradients by hand: (kernel [K, N], weights 1 − p [N])."""
-    p = lambda batch: np.exp(-np.asarray(problem.loss_fn(params, batch), np.float64))
+    p = lambda batch: np.exp(-np.asarray(jax.jit(problem.loss_fn)(params, batch), np.float64))
 
     def gradients(batch):
         logits = np.asarray(batch["x"] @ np.asarray(params), np.float64)

@@ -27,7 +27,7 @@ from jaxinf.membership import (
     repeat_weakly_supervised_attack,
     view_similarities,
 )
-from jaxinf.membership.augmentations import RandomResizedCrop
+from jaxinf.membership.augmentations import RandomHorizontalFlip, RandomRotation
 from jaxinf.models.clip import (
     CLIPConfig,
     Preprocess,
@@ -40,11 +40,11 @@ from jaxinf.models.clip_train import train_clip, untrained_clip
 from jaxinf.report.figures import image_png
 from jaxinf.report.sections import Example, Section, Strip
 
-_SIZE, _WIDTH, _MOST = 32, 64, 1000
-_EPOCHS, _BATCH, _RATE = 20, 64, 2e-3
+_SIZE, _WIDTH, _MOST = 32, 64, 500
+_EPOCHS, _BATCH, _RATE = 30, 64, 2e-3
 # fixed beforehand, on other draws than any that is shown
-_CHANGES, _DRAWS = (RandomResizedCrop(scale=(0.7, 1.0)),), 4
-_WEIGHT, _THRESHOLD_STD, _ATTACK_SEEDS = 0.2, 0.0, 4
+_CHANGES, _DRAWS = (RandomRotation(15.0), RandomHorizontalFlip(probability=1.0)), 2
+_WEIGHT, _THRESHOLD_STD, _ATTACK_SEEDS = 0.1, 0.5, 4
 _UNTRAINED = "untrained encoder"
 _SHOWN = 6
 
@@ -80,7 +80,8 @@ def find_members(subject: Subject, contenders: Sequence[Contender], begin: Begin
     key = jax.random.key(seeds[0])
     train_key, blind_key, view_key, attack_key, *report_keys = jax.random.split(key, 6)
     words = scene_words()
-    drawn = digit_scenes(2 * count + half + half // 2, seed=seeds[1], size=_SIZE)
+    drawn = digit_scenes(3 * count + half + half // 2, seed=seeds[1], size=_SIZE)
+    other = digit_scenes(2 * count, seed=seeds[2], size=_SIZE, shifted=True)
     begin("membership: training a small CLIP")
     model = train_clip(
         clip_config(words.vocab_size, words.context_length),
@@ -93,32 +94,36 @@ def find_members(subject: Subject, contenders: Sequence[Contender], begin: Begin
     ).model
     begin("membership: similarities, of images and of changed images")
     blind = untrained_clip(model.module.config, key=blind_key)
-    one_kind = _encode(model, blind, drawn.images, drawn.captions)
-    other = digit_scenes(count, seed=seeds[2], size=_SIZE, shifted=True)
-    other_kind = _encode(model, blind, other.images, other.captions)
-    members, fresh = one_kind.rows(slice(half)), one_kind.rows(slice(count, 2 * count))
+    images = np.concatenate([drawn.images, other.images])
+    pairs = _encode(model, blind, images, drawn.captions + other.captions)
+    sizes = {"members": half, "unlabeled members": count - half, "fresh": 2 * count}
+    sizes |= {"known": half, "unlabeled": half // 2, "other": 2 * count}
+    ends = np.cumsum(list(sizes.values()))
     # the weakly supervised attack learns from pairs that it is not judged by
-    unlabeled = one_kind.rows(slice(half, count)), one_kind.rows(slice(-half // 2, None))
-    known = one_kind.rows(slice(2 * count, 2 * count + half))
+    part = {
+        name: pairs.rows(slice(end - sizes[name], end))
+        for name, end in zip(sizes, ends.tolist(), strict=True)
+    }
+    members, other_kind = part["members"], part["other"]
     # all at once: one program is compiled, not one for each side
-    judged = Encoded(*map(np.concatenate, zip(members, fresh, other_kind, strict=True)))
+    judged = Encoded(*map(np.concatenate, zip(members, part["fresh"], other_kind, strict=True)))
     similar = _similarities(model, judged, view_key)
     begin("membership: the weakly supervised attack")
     learnt = repeat_weakly_supervised_attack(
-        known.features,
-        np.concatenate([side.features for side in unlabeled]),
+        part["known"].features,
+        np.concatenate([part["unlabeled members"].features, part["unlabeled"].features]),
         judged.features,
         key=attack_key,
         threshold_std=_THRESHOLD_STD,
         num_seeds=_ATTACK_SEEDS,
-        min_count=min(100, half // 4),
+        min_count=max(8, half // 4),
     )
     begin("membership: judging the attacks")
     scores = {**similar, "WSA": np.asarray(learnt.seed_scores)}
     place = np.arange(len(judged.images))
-    honest = _judge(scores, judged, place < half + count, half, report_keys[0])
+    honest = _judge(scores, judged, place < half + 2 * count, half, report_keys[0])
     illusion = _judge(
-        scores, judged, (place < half) | (place >= half + count), half, report_keys[1]
+        scores, judged, (place < half) | (place >= half + 2 * count), half, report_keys[1]
     )
     return Answer(
         "membership",

@@ -24,7 +24,7 @@ class _State(NamedTuple):
     indefinite: Float[jax.Array, " K"]  # curvature that was not positive; NaN for none
 
 
-def cg(*, tolerance: float = 1e-4, max_iterations: int = 200, precondition: bool = True) -> Solver:
+def cg(*, tolerance: float = 1e-4, max_iterations: int = 200, precondition: bool = False) -> Solver:
     """Preconditioned conjugate gradients; one pass over the training set per iteration.
 
     The K systems share every pass, each stops by itself, and none ends in silence: what is not
@@ -34,8 +34,9 @@ def cg(*, tolerance: float = 1e-4, max_iterations: int = 200, precondition: bool
         tolerance: of the residual, relative to the right side. About 1e-5 is the least that
             float32 reaches.
         max_iterations: after which an `InfluenceWarning` says what residual is left.
-        precondition: by the mean squared gradient of each parameter plus the damping. It costs
-            one pass with per-example gradients.
+        precondition: by the mean squared gradient of each parameter plus the damping: for
+            parameters of very unlike scales. It costs one pass with per-example gradients; on
+            networks whose layers are scaled alike it saves no iterations.
 
     Returns:
         A `Solver`.
@@ -72,7 +73,7 @@ def cg(*, tolerance: float = 1e-4, max_iterations: int = 200, precondition: bool
         return solve
 
     settings = f"tolerance={tolerance:g}, max_iterations={max_iterations}"
-    settings += "" if precondition else ", precondition=False"
+    settings += ", precondition=True" if precondition else ""
     advice = f"raise max_iterations (now {max_iterations}), damping or tolerance"
     # rounding moves the true residual a little off the recursion's
     return Solver(setup, f"cg({settings})", 2 * tolerance, advice)
