@@ -1,28 +1,16 @@
 """EK-FAC: the Fisher matrix of each linear layer, diagonal in a Kronecker-factored eigenbasis."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxinf.errors import InputError
-from jaxinf.influence.curvature import Vectors
-from jaxinf.influence.inverse_hessian.layers import Layer, Traffic, find_layers, traffic
-from jaxinf.influence.inverse_hessian.system import Solution, Solver, System
-from jaxinf.influence.vectors import to_matrix, to_tree
+from jaxinf.influence.inverse_hessian.kronecker import Basis, factored_setup, total_moments
+from jaxinf.influence.inverse_hessian.layers import Layer, Traffic, traffic
+from jaxinf.influence.inverse_hessian.system import Solver, System
 from jaxinf.typing import Batch, Params
-
-
-class Basis(NamedTuple):
-    """Of one layer: what enters in eigenvectors [I, I], the slopes [O, O], eigenvalues [I, O]."""
-
-    entering: jax.Array
-    slopes: jax.Array
-    values: jax.Array
 
 
 def ekfac() -> Solver:
@@ -50,33 +38,16 @@ def ekfac() -> Solver:
     Reference: George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored
     Eigenbasis, NeurIPS 2018; for influence, Grosse et al., arXiv 2308.03296, 2023.
     """
-
-    def setup(system: System) -> Callable[[Vectors], Solution]:
-        _check(system)
-        layers = find_layers(system.measure, system.params, next(iter(system.rows))[0])
-        if not layers:
-            raise InputError(
-                "ekfac saw no Dense, DenseGeneral or Conv layer of flax.linen in the loss: hand "
-                "over the loss of such a model, not itself compiled, or use solver='cg'"
-            )
-        bases, diagonal = eigenbases(system, layers), system.fisher_diagonal()
-
-        def solve(right_sides: Vectors) -> Solution:
-            solution = _divide(layers, bases, diagonal, system, right_sides)
-            residual = system.residual(solution, right_sides)
-            return Solution(solution, residual, jnp.full_like(residual, 3))
-
-        return solve
-
+    setup = factored_setup("ekfac", eigenbases, 3)
     return Solver(setup, "ekfac", needs="fisher")
 
 
 def eigenbases(system: System, layers: list[Layer]) -> list[Basis]:
     """Two passes over the training set: second moments, then mean squares in their basis."""
-    moments = system.rows.total(
-        lambda batch, mask: _moments(tuple(layers), system.measure, system.params, batch, mask)
-    )
-    rotations = [tuple(jnp.linalg.eigh(moment)[1] for moment in pair) for pair in moments]
+    rotations = [
+        tuple(jnp.linalg.eigh(moment)[1] for moment in (each.entering, each.slopes))
+        for each in total_moments(system, layers)
+    ]
     squares = system.rows.total(
         lambda batch, mask: _squares(
             tuple(layers), system.measure, system.params, batch, mask, rotations
@@ -84,18 +55,6 @@ def eigenbases(system: System, layers: list[Layer]) -> list[Basis]:
     )
     pairs = zip(rotations, squares, strict=True)
     return [Basis(left, right, total / system.rows.count) for (left, right), total in pairs]
-
-
-@partial(jax.jit, static_argnums=0)
-def _moments(
-    layers: tuple[Layer, ...], measured: Partial, params: Params, batch: Batch, mask: jax.Array
-) -> list[tuple[jax.Array, jax.Array]]:
-    def second(a: jax.Array) -> jax.Array:
-        wide = a.astype(jnp.promote_types(a.dtype, jnp.float32))
-        return jnp.einsum("bti,btj->ij", wide * mask[:, None, None], wide, precision="highest")
-
-    passed = traffic(measured, params, batch, list(layers))
-    return [(second(part.entering), second(part.slopes)) for part in passed]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -125,43 +84,3 @@ def _rotated_squares(part: Traffic, rotation: tuple[jax.Array, ...], mask: jax.A
 
     zeros = jnp.zeros((turned[0].shape[2], turned[1].shape[2]), turned[0].dtype)
     return lax.scan(add, zeros, (*turned, mask))[0]
-
-
-def _divide(
-    layers: list[Layer],
-    bases: list[Basis],
-    diagonal: jax.Array,
-    system: System,
-    right_sides: Vectors,
-) -> Vectors:
-    leaves, structure = jax.tree.flatten(to_tree(right_sides, system.params))
-    diagonals = jax.tree.leaves(to_tree(diagonal, system.params))
-    solved = [a / (d + system.damping)[None] for a, d in zip(leaves, diagonals, strict=True)]
-    for layer, basis in zip(layers, bases, strict=True):
-        kernel = leaves[layer.kernel]
-        count, width = kernel.shape[0], basis.slopes.shape[0]
-        block = kernel.reshape(count, -1, width)
-        if layer.bias is not None:
-            below = leaves[layer.bias].reshape(count, 1, width)
-            block = jnp.concatenate([block, below], axis=1)
-        found = _rotate(basis, block, system.damping)
-        if layer.bias is not None:
-            solved[layer.bias] = found[:, -1].reshape(leaves[layer.bias].shape)
-            found = found[:, :-1]
-        solved[layer.kernel] = found.reshape(kernel.shape)
-    return to_matrix(jax.tree.unflatten(structure, solved))
-
-
-@jax.jit
-def _rotate(basis: Basis, block: jax.Array, damping: jax.Array | float) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        inside = jnp.einsum("ia,kio,ob->kab", basis.entering, block, basis.slopes)
-        inside = inside / (basis.values + damping)[None]
-        return jnp.einsum("ia,kab,ob->kio", basis.entering, inside, basis.slopes)
-
-
-def _check(system: System) -> None:
-    if system.penalty is not None:
-        raise InputError("ekfac takes no penalty: an L2 penalty ½ λ ‖θ‖² is the damping λ")
-    if isinstance(system.damping, float | int) and not system.damping > 0:
-        raise InputError("ekfac needs damping above 0: its eigenvalues may be 0")
