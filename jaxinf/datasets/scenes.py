@@ -73,7 +73,7 @@ def digit_scenes(count: int, *, seed: int, size: int = 32, shifted: bool = False
     Example:
         >>> scenes = digit_scenes(4, seed=0)
         >>> scenes.images.shape, scenes.captions[0]
-        ((4, 32, 32, 3), 'a cyan four on grey mole')
+        ((4, 32, 32, 3), 'a cyan three on purple mile')
     """
     if count < 1:
         raise InputError(f"count is {count}: at least 1")
