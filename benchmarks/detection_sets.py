@@ -9,26 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinf import datasets
-from jaxinf.datasets import (
-    blend_trigger,
-    duplicate_within,
-    feature_collision,
-    feature_noise,
-    irrelevant_examples,
-    patch_trigger,
-    symmetric_label_noise,
-    trojan_square,
-    trojan_watermark,
-)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TABULAR = ("adult", "spambase", "phoneme", "magic", "letter", "satimage")
-RATE = 0.2
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+FeatureFn = Callable[[Any], jax.Array]
 Sides = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -40,12 +31,16 @@ class Benchmark(NamedTuple):
         embed: (training inputs, validation inputs) -> features of both, float32.
         corruptions: names of `CORRUPTIONS` that make sense on it.
         foreign: seed -> inputs of another data set, for irrelevant examples.
+        network: (validation examples, seed) -> the hidden layer that poisons are made against.
+        max_change: the most by which a poison changes an input.
     """
 
     draw: Callable[[int], Sides]
     embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     corruptions: tuple[str, ...]
     foreign: Callable[[int], np.ndarray]
+    network: Callable[[dict[str, np.ndarray], int], FeatureFn] | None = None
+    max_change: float = 0.0
 
 
 def split(x: np.ndarray, y: np.ndarray, train: int, valid: int, seed: int) -> Sides:
@@ -69,55 +64,53 @@ def scaled(train: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return found.train, found.valid
 
 
-# -- what is done to the training set: (examples, foreign inputs, feature_fn, seed) -> truth
+ON_IMAGES = (
+    "wrong labels",
+    "noisy features",
+    "irrelevant",
+    "backdoor, patch",
+    "backdoor, blend",
+    "trojan, square",
+    "trojan, watermark",
+    "poisoned",
+    "poisoned, pixels",
+    "duplicated",
+    "one class too many",
+    "noisy supplier",
+)
+ON_ROWS = (
+    "wrong labels",
+    "noisy features",
+    "irrelevant",
+    "duplicated",
+    "one class too many",
+    "noisy supplier",
+)
 
 
-def _poisoned(train: Any, seed: int) -> tuple[dict, np.ndarray]:
-    target = train["x"][train["y"] == 1][0]
-    found = feature_collision(
-        train,
-        target,
-        lambda x: x.reshape(len(x), -1),
-        base_class=0,
-        count=int((train["y"] == 0).sum() * 0.5),
-        max_change=0.25,
-        seed=seed,
+def trained_on(hidden: tuple[int, ...], valid: dict[str, np.ndarray], seed: int) -> FeatureFn:
+    """The last hidden layer of a small network that has learnt the validation set."""
+    import optax
+
+    from jaxinf.adapters import stateful_from_linen
+    from jaxinf.models import MLP, cross_entropy, fit
+
+    module = MLP(hidden, int(valid["y"].max()) + 1)
+    variables = module.init(jax.random.key(seed), valid["x"][:1])
+    loss, (params, state) = stateful_from_linen(module, variables, cross_entropy)
+    trained = fit(
+        loss,
+        params,
+        state,
+        valid,
+        optimizer=optax.adam(1e-3),
+        num_epochs=60,
+        batch_size=50,
+        key=jax.random.key(seed),
+        progress=False,
     )
-    return found.examples, found.is_poisoned
-
-
-def _blended(train: Any, seed: int) -> tuple[dict, np.ndarray]:
-    pattern = np.random.default_rng(0).uniform(size=train["x"].shape[1:]).astype(np.float32)
-    return _pair(blend_trigger(train, RATE / 2, 0, pattern, alpha=0.2, seed=seed))
-
-
-def _duplicated(train: Any, seed: int) -> tuple[dict, np.ndarray]:
-    found = duplicate_within(train, round(RATE * len(train["y"])), seed=seed)
-    return found.examples, found.source >= 0
-
-
-CORRUPTIONS: dict[str, Callable[[Any, np.ndarray, int], tuple[dict, np.ndarray]]] = {
-    "wrong labels": lambda t, _, s: _pair(symmetric_label_noise(t, RATE, _classes(t), seed=s)),
-    "noisy features": lambda t, _, s: _pair(feature_noise(t, RATE, 1.0, seed=s)),
-    "irrelevant": lambda t, f, s: _pair(irrelevant_examples(t, f, RATE, seed=s)),
-    "backdoor, patch": lambda t, _, s: _pair(patch_trigger(t, RATE / 2, 0, seed=s)),
-    "backdoor, blend": lambda t, _, s: _blended(t, s),
-    "trojan, square": lambda t, _, s: _pair(trojan_square(t, RATE / 2, 0, seed=s)),
-    "trojan, watermark": lambda t, _, s: _pair(trojan_watermark(t, RATE / 2, 0, seed=s)),
-    "poisoned": lambda t, _, s: _poisoned(t, s),
-    "duplicated": lambda t, _, s: _duplicated(t, s),
-}
-ON_IMAGES = tuple(CORRUPTIONS)
-ON_ROWS = ("wrong labels", "noisy features", "irrelevant", "duplicated")
-
-
-def _classes(train: dict[str, np.ndarray]) -> int:
-    return int(train["y"].max()) + 1
-
-
-def _pair(found: Any) -> tuple[dict, np.ndarray]:
-    truth = next(name for name in vars(found) if name.startswith("is_"))
-    return found.examples, getattr(found, truth)
+    weights = {"params": trained.params}
+    return lambda x: jnp.asarray(module.apply(weights, x, method="features"))
 
 
 # -- the sets
@@ -162,6 +155,11 @@ def _resnet() -> tuple[Any, Any]:
 
     module, variables = load_cifar_resnet(DATA / "akamaster_resnet20_cifar10.npz")
     return hidden_layer(module, mean=CIFAR_MEAN, std=CIFAR_STD), variables
+
+
+def _hidden_of_resnet(*_: Any) -> FeatureFn:
+    features, variables = _resnet()
+    return lambda x: features(variables, jnp.asarray(x))
 
 
 def _by_resnet(train: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,10 +227,13 @@ def benchmarks() -> dict[str, Benchmark]:
     fashion_in_colour = lambda seed: np.repeat(
         np.pad(_fashion(seed)[0]["x"], ((0, 0), (2, 2), (2, 2), (0, 0))), 3, axis=3
     )
+    small, large = (functools.partial(trained_on, widths) for widths in ((64,), (256, 64)))
     found = {
-        "digits": Benchmark(_digits, flat, ON_IMAGES, images_of_digits),
-        "fashion_mnist": Benchmark(_fashion, flat, ON_IMAGES, _mnist_images),
-        "cifar10": Benchmark(_cifar_split, _by_resnet, ON_IMAGES, fashion_in_colour),
+        "digits": Benchmark(_digits, flat, ON_IMAGES, images_of_digits, small, 0.25),
+        "fashion_mnist": Benchmark(_fashion, flat, ON_IMAGES, _mnist_images, large, 0.1),
+        "cifar10": Benchmark(
+            _cifar_split, _by_resnet, ON_IMAGES, fashion_in_colour, _hidden_of_resnet, 16 / 255
+        ),
     }
     for name in ("trec",):
         found[name] = _rows_set(functools.partial(_text, name), flat)

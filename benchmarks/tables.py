@@ -16,7 +16,13 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.tables_forward_inf import forward_inf_table
-from benchmarks.tables_lava import lava_detection_table, lava_distance_table, lava_table
+from benchmarks.tables_lava import (
+    lava_detection_table,
+    lava_distance_table,
+    lava_memory_table,
+    lava_on_paper_table,
+    lava_table,
+)
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_memory import memory_table
 
@@ -26,6 +32,8 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava": lava_table,
     "lava_detection": lava_detection_table,
     "lava_distance": lava_distance_table,
+    "lava_memory": lava_memory_table,
+    "lava_on_paper": lava_on_paper_table,
     "leakage": leakage_table,
     "memory": memory_table,
 }

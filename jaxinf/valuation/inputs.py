@@ -96,13 +96,7 @@ def check_sets(
         >>> sets.classes.tolist(), sets.train_labels.tolist(), sets.valid_labels.tolist()
         ([2, 7, 9], [1, 0, 1], [0, 0, 2])
     """
-    train = check_features(train_features, "train_features")
-    valid = check_features(valid_features, "valid_features")
-    if train.shape[1] != valid.shape[1]:
-        raise InputError(
-            f"train_features have {train.shape[1]} columns and valid_features {valid.shape[1]}: "
-            "both sets must be embedded the same way"
-        )
+    train, valid = check_both_features(train_features, valid_features)
     for labels, features, side in (
         (train_labels, train, "train"),
         (valid_labels, valid, "valid"),
@@ -137,6 +131,24 @@ def check_features(features: Any, name: str) -> Float[jax.Array, "N d"]:
     if array.shape[1] == 0:
         raise InputError(f"{name} have no columns: shape {np.shape(features)}")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
+
+
+def check_both_features(
+    train_features: Any, valid_features: Any
+) -> tuple[Float[jax.Array, "N d"], Float[jax.Array, "M d"]]:
+    """Check the features of both sides, and that they are of one width.
+
+    Raises:
+        InputError: naming what is wrong, and where.
+    """
+    train = check_features(train_features, "train_features")
+    valid = check_features(valid_features, "valid_features")
+    if train.shape[1] != valid.shape[1]:
+        raise InputError(
+            f"train_features have {train.shape[1]} columns and valid_features {valid.shape[1]}: "
+            "both sets must be embedded the same way"
+        )
+    return train, valid
 
 
 def check_class_labels(labels: Any, count: int, side: str) -> None:

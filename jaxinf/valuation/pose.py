@@ -15,7 +15,12 @@ from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.classes import ClassBlocks, class_blocks, soft_shares
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.inputs import check_class_labels, check_features, check_spread, check_weights
+from jaxinf.valuation.inputs import (
+    check_both_features,
+    check_class_labels,
+    check_spread,
+    check_weights,
+)
 from jaxinf.valuation.label_distances import label_distances
 
 LabelCost = Literal["consistent", "reference"]
@@ -73,16 +78,10 @@ def read_sides(
     """Check both sets, centre the features (the cost does not change, its round-off does).
 
     Raises:
-        InputError: see `check_sets`; also for float labels that are not shares, and for masses
-            that are not positive.
+        InputError: for an empty set, NaN or Inf, features of unlike width or all the same, labels
+            that are neither integers nor shares, and masses that are not positive.
     """
-    x = check_features(train_features, "train_features")
-    y = check_features(valid_features, "valid_features")
-    if x.shape[1] != y.shape[1]:
-        raise InputError(
-            f"train_features have {x.shape[1]} columns and valid_features {y.shape[1]}: both sets "
-            "must be embedded the same way"
-        )
+    x, y = check_both_features(train_features, valid_features)
     x_labels, x_classes = _read_labels(train_labels, x.shape[0], "train")
     y_labels, y_classes = _read_labels(valid_labels, y.shape[0], "valid")
     check_spread(x, y)

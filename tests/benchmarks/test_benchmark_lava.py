@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.common import ROOT
+from benchmarks.detection_corruptions import spoil
+from benchmarks.detection_sets import benchmarks
 from benchmarks.lava_contenders import make_inputs, marginal_error
 from benchmarks.lava_detection import score
+from benchmarks.lava_on_paper import MACHINES, M, N, estimate
 from benchmarks.tables_lava import lava_detection_table, lava_table
 
 
@@ -64,6 +67,49 @@ def test_speed_table_has_the_ratio():
     table = lava_table({"settings": settings, "results": rows})
     assert "jaxinf against geomloss: 4.0× at n = 100." in table
     assert "jaxinf_lava against released_lava: 3.0× at n = 100." in table
+
+
+def test_estimate_by_hand():
+    one = estimate(MACHINES["1 H200, TF32"], readings=10, iterations=30)
+    assert one["product"] == pytest.approx(2 * N * M * 512 / 395e12)
+    assert one["reductions"] == 0
+    reading = one["product"] + one["exponentials"] + one["tiles"]
+    assert one["total"] == pytest.approx(10 * reading + one["labels"])
+    many = estimate(MACHINES["64 H200, TF32"], readings=10, iterations=30)
+    assert many["product"] == pytest.approx(one["product"] / 64)
+    assert many["reductions"] > 0
+
+
+def test_every_corruption_keeps_rows_and_truth_together():
+    digits = benchmarks()["digits"]
+    for corruption in ("wrong labels", "one class too many", "poisoned, pixels"):
+        sets = spoil(digits, corruption, seed=0)
+        assert sets.x.shape == (len(sets.y), 64)
+        assert sets.is_bad.shape == sets.y.shape
+        assert 0 < sets.is_bad.mean() < 0.5
+    sets = spoil(digits, "noisy supplier", seed=0)
+    assert sets.source is not None
+    assert sets.is_bad.tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.slow
+def test_poisons_collide_in_the_features_that_are_valued():
+    sets = spoil(benchmarks()["digits"], "poisoned", seed=0)
+    target = sets.x[np.flatnonzero(sets.y == 1)[0]]
+    away = np.linalg.norm(sets.x - target, axis=1)
+    of_class = sets.y == 0
+    assert (sets.y[sets.is_bad] == 0).all()
+    assert away[sets.is_bad].max() < away[of_class & ~sets.is_bad].min()
+
+
+@pytest.mark.slow
+def test_memory_benchmark_runs(tmp_path):
+    output = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.lava_memory", "--quick", "--output", output]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rows = json.loads(output.read_text())["results"]
+    assert [row["converged"] for row in rows] == [False, False, True, True]
+    assert all(row["auroc"] > 0.9 for row in rows)
 
 
 @pytest.mark.slow

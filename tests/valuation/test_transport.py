@@ -133,6 +133,19 @@ def test_weights_against_linear_programming():
     assert abs(found - exact) < 0.01 * exact + 2e-3 * np.log(12)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_small_epsilon_reaches_pot_s_exact_plan():
+    """The same by POT's network simplex, where POT is installed."""
+    ot = pytest.importorskip("ot")
+    geometry = points(30, 30)
+    a, b = masses(30, 1), masses(30, 2)
+    cost = np.asarray(geometry.cost_matrix, np.float64)
+    # POT wants masses that sum to one in float64
+    exact = ot.emd2(*(m / m.sum() for m in (np.asarray(w, np.float64) for w in (a, b))), cost)
+    found, _ = value(Geometry(geometry.cost_matrix), a, b, 2e-3, max_iterations=100_000)
+    assert exact - 1e-3 <= found <= exact + 2e-3 * np.log(30) + 1e-3
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_potentials_are_ott_s(held, ott_promotes_ranks):
     geometry = points(40, 30, tile_rows=None if held else 7)
