@@ -13,6 +13,7 @@ from jaxinf.influence.attribution import Attribution, Plan
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.convergence import InfluenceWarning
 from jaxinf.influence.curvature import GaussNewton
+from jaxinf.influence.early_ensemble import early_ensemble, weight_by_doubt
 from jaxinf.influence.ensemble import ensemble, over_checkpoints, stack_checkpoints
 from jaxinf.influence.forward_inf import forward_inf, forward_inf_jvp
 from jaxinf.influence.gradients import grad_cos, grad_dot
@@ -57,6 +58,7 @@ __all__ = [
     "QueryGroups",
     "attribute",
     "draw_subsets",
+    "early_ensemble",
     "ensemble",
     "fit_convex",
     "fit_datamodels",
@@ -81,6 +83,7 @@ __all__ = [
     "stack_checkpoints",
     "tracin",
     "trak",
+    "weight_by_doubt",
 ]
 
 

@@ -27,7 +27,9 @@ from jaxinf.influence.inverse_hessian import (
     cg,
     ekfac,
     exact,
+    kfac,
     lissa,
+    woodbury,
 )
 from jaxinf.influence.inverse_hessian.system import DampingUnit, mean_eigenvalue
 from jaxinf.influence.loss import scoring_loss
@@ -37,7 +39,15 @@ from jaxinf.influence.queries import QueryGroups, as_groups
 from jaxinf.influence.vectors import row_norms, to_matrix, to_tree
 from jaxinf.typing import Params, PerExampleLoss, PyTree
 
-_SOLVERS = {"cg": cg, "lissa": lissa, "arnoldi": arnoldi, "ekfac": ekfac, "exact": exact}
+_SOLVERS = {
+    "cg": cg,
+    "lissa": lissa,
+    "arnoldi": arnoldi,
+    "kfac": kfac,
+    "ekfac": ekfac,
+    "exact": exact,
+    "woodbury": woodbury,
+}
 
 
 def influence_function(
@@ -48,6 +58,7 @@ def influence_function(
     damping_unit: DampingUnit = "absolute",
     curvature: Curvature = "hessian",
     measure: Measure = "loss",
+    train_measure: Measure = "loss",
     penalty: Any = None,
     scorer: DisplacementScorer = "jvp",
     query_chunk: int | None = 16,
@@ -65,8 +76,9 @@ def influence_function(
 
     Args:
         loss_fn: `(params, batch) -> float[B]`, in evaluation mode.
-        solver: `"cg"`, `"lissa"`, `"arnoldi"`, `"ekfac"` (for `curvature="fisher"`) or `"exact"`;
-            or one of `jaxinf.influence.inverse_hessian`, with settings of its own.
+        solver: `"cg"`, `"lissa"`, `"arnoldi"` or `"exact"`; `"kfac"`, `"ekfac"` or `"woodbury"`
+            (for `curvature="fisher"`); or one of `jaxinf.influence.inverse_hessian`, with
+            settings of its own.
         damping: added to the curvature. An L2 penalty `½ λ ‖θ‖²` beside the mean loss is the
             damping λ, exactly.
         damping_unit: `"mean_eigenvalue"` takes damping as a multiple of the curvature's trace
@@ -74,8 +86,10 @@ def influence_function(
         curvature: `"hessian"`; `"fisher"`, the mean outer product of gradients of the measure; or
             a `GaussNewton`.
         measure: what the query is asked about: `"loss"`; `"margin"`, for cross-entropies; or a
-            function like a loss. The training side is the loss in any case: with margins, it is
-            the margin's gradient with the weight 1 − p of TRAK.
+            function like a loss.
+        train_measure: what of the training examples is followed. An example acts through its
+            loss, whose gradient is the margin's with the weight 1 − p of TRAK; `"margin"` leaves
+            that weight to `weight_by_doubt`.
         penalty: `params -> scalar` that the objective adds to the mean loss, or None.
         scorer: `"jvp"`, `"finite"` or `"gradients"`; see `along_displacement`.
         query_chunk: how many queries are solved for, and scored, at once.
@@ -111,10 +125,10 @@ def influence_function(
     _check_settings(damping, damping_unit, curvature, chosen)
     fine = scoring_loss(loss_fn, None, "highest")
     measured = scoring_loss(as_measure(fine, measure), None, "highest")
-    scored = fine if scorer == "finite" else scoring_loss(loss_fn)
+    scored = as_measure(fine if scorer == "finite" else scoring_loss(loss_fn), train_measure)
     held = None if penalty is None else Partial(penalty)
     score, diagnose, cost = along_displacement(scorer, query_chunk, gradient_chunk)
-    name = _name(chosen, damping, damping_unit, curvature, measure, scorer)
+    name = _name(chosen, damping, damping_unit, curvature, (measure, train_measure), scorer)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
         check_differentiable(params)
@@ -189,12 +203,14 @@ def _name(
     damping: float,
     unit: DampingUnit,
     curvature: Curvature,
-    measure: Measure,
+    measures: tuple[Measure, Measure],
     scorer: str,
 ) -> str:
     # everything that `attribute` cannot see in the scoring program: stores go by it
     matrix = "gauss_newton" if isinstance(curvature, GaussNewton) else curvature
-    asked = "function" if callable(measure) else measure
+    asked, followed = ("function" if callable(measure) else measure for measure in measures)
+    if followed != "loss":
+        asked = f"{asked} of {followed}"
     scale = "" if unit == "absolute" else " × mean eigenvalue"
     how = f"damping={damping:g}{scale}, {scorer}"
     return f"influence_function({solver.name}, {matrix}, {asked}, {how})"

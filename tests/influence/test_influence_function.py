@@ -303,7 +303,7 @@ def test_lissa_that_diverges():
 def test_bad_settings():
     problem = logistic()
     for options, match in (
-        ({"solver": "newton"}, "solver must be one of cg, lissa, arnoldi, ekfac, exact"),
+        ({"solver": "newton"}, "solver must be one of cg, lissa, arnoldi, kfac, ekfac, exact"),
         ({"damping": -1.0}, "damping must be at least 0"),
         ({"damping": float("nan")}, "damping must be at least 0"),
         ({"damping_unit": "trace"}, "damping_unit must be"),
