@@ -32,6 +32,7 @@ from jaxinf.evaluation import detection_auc, mean_interval
 
 LAVA: dict[str, dict[str, Any]] = {
     "lava": {},
+    "lava, contrast 0": {"contrast": 0.0},
     "lava, balanced 0.05": {"solver": "balanced", "epsilon": 0.05},
     "lava, balanced 0.5": {"solver": "balanced", "epsilon": 0.5},
     "lava, semi-relaxed": {"solver": "semi-relaxed"},

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.tables_forward_inf import forward_inf_table
 from benchmarks.tables_lava import (
+    lava_contrast_table,
     lava_detection_table,
     lava_distance_table,
     lava_memory_table,
@@ -24,18 +25,25 @@ from benchmarks.tables_lava import (
     lava_table,
 )
 from benchmarks.tables_leakage import leakage_table
+from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memory import memory_table
+from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "forward_inf": forward_inf_table,
     "lava": lava_table,
+    "lava_contrast": lava_contrast_table,
     "lava_detection": lava_detection_table,
     "lava_distance": lava_distance_table,
     "lava_memory": lava_memory_table,
     "lava_on_paper": lava_on_paper_table,
     "leakage": leakage_table,
+    "membership": membership_table,
+    "clip": clip_table,
     "memory": memory_table,
+    "mirrored_hypothesis": mirrored_hypothesis_table,
+    "retraining": retraining_table,
 }
 _REGION = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 

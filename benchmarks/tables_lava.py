@@ -157,7 +157,7 @@ def lava_memory_table(document: dict[str, Any]) -> str:
     settings = document["settings"]
     lines = [
         f"m = {settings['valid']:,}, d = {settings['width']}, C = {settings['classes']}, "
-        f"{settings['cores']} cores, `route=\"streamed\"`, the cost alone as float32 beside it.",
+        f'{settings["cores"]} cores, `route="streamed"`, the cost alone as float32 beside it.',
         "",
         "| solver | n | peak memory, MiB | the cost, MiB | seconds | iterations | converged "
         "| AUROC of wrong labels |",
@@ -190,4 +190,33 @@ def lava_on_paper_table(document: dict[str, Any]) -> str:
         figures = ("product", "exponentials", "tiles", "reductions", "readings", "labels", "total")
         cells = " | ".join(f"{row[name]:.2g} s" for name in figures)
         lines.append(f"| {row['machine']} | {cells} |")
+    return "\n".join(lines)
+
+
+def lava_contrast_table(document: dict[str, Any]) -> str:
+    """Mean AUROC per contrast and corruption, and how often it is under random."""
+    results, settings = document["results"], document["settings"]
+    cells: dict[tuple[str, float], dict[tuple[str, str], float]] = {}
+    for row in results:
+        key = row["solver"], row["contrast"]
+        cells.setdefault(key, {})[row["set"], row["corruption"]] = float(np.mean(row["auroc"]))
+    corruptions = list(dict.fromkeys(row["corruption"] for row in results))
+    sets = list(dict.fromkeys(row["set"] for row in results))
+    lines = [
+        f"AUROC, means over {', '.join(sets)} and {settings['seeds']} seeds from "
+        f"{settings['first_seed']} on. The last columns: the mean and the least of all sets and "
+        "corruptions, and how many are under 0.5.",
+        "",
+        "| solver | contrast | " + " | ".join(corruptions) + " | mean | least | under 0.5 |",
+        "|---" * (len(corruptions) + 5) + "|",
+    ]
+    for (solver, contrast), found in cells.items():
+        means = [
+            np.mean([auroc for (_, which), auroc in found.items() if which == corruption])
+            for corruption in corruptions
+        ]
+        every = np.array(list(found.values()))
+        figures = " | ".join(f"{value:.3f}" for value in (*means, every.mean(), every.min()))
+        under = f"{(every < 0.5).sum()} of {len(every)}"
+        lines.append(f"| {solver} | {contrast:g} | {figures} | {under} |")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ _MEANING = {
     "moved, as a share of their range",
     "dual_gap": "what a better dual could still add to the distance, as a share of it",
     "epsilon": "strength of the entropic term, in the units of the cost",
+    "contrast": "share of the mean cost that was taken off the distance",
     "squared_mmd": "discrepancy between the two sets (0: none)",
     "bandwidth": "width of the kernel",
     "num_evaluations": "models trained, or subsets tried",

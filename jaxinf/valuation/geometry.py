@@ -114,18 +114,23 @@ class ClassWiseGeometry(Geometry):
         return jnp.take(to_classes, self.y_labels, axis=1)
 
     def mean_under(self, a: Float[jax.Array, " n"], b: Float[jax.Array, " m"]) -> jax.Array:
-        """Mean cost Σ a_i b_j c_ij; with p = 2 from the moments of both sides, reading no pair."""
+        """Mean cost Σ a_i b_j c_ij of the independent coupling, float[]."""
+        return a @ self.row_means(b)
+
+    def row_means(self, b: Float[jax.Array, " m"]) -> Float[jax.Array, " n"]:
+        """Mean cost Σ_j b_j c_ij of each row; with p = 2 from moments, reading no pair."""
         if self.p != 2:
-            return a @ self.apply_cost(b, axis=1)
-        squares = a @ jnp.sum(self.x**2, axis=1) + b @ jnp.sum(self.y**2, axis=1)
-        distance = squares / 2 - (a @ self.x) @ (b @ self.y)
-        shares = [
-            w @ labels if labels.ndim == 2 else jnp.zeros(count, w.dtype).at[labels].add(w)
-            for w, labels, count in zip(
-                (a, b), (self.x_labels, self.y_labels), self.label_distances.shape, strict=True
-            )
-        ]
-        between = shares[0] @ self.label_distances @ shares[1]
+            return self.apply_cost(b, axis=1)
+        squares = jnp.sum(self.x**2, axis=1) + b @ jnp.sum(self.y**2, axis=1)
+        distance = squares / 2 - self.x @ (b @ self.y)
+        shares = (
+            b @ self.y_labels
+            if self.y_labels.ndim == 2
+            else jnp.zeros(self.label_distances.shape[1], b.dtype).at[self.y_labels].add(b)
+        )
+        to_classes = self.label_distances @ shares
+        soft = self.x_labels.ndim == 2
+        between = self.x_labels @ to_classes if soft else to_classes[self.x_labels]
         return self.feature_weight * distance + self.label_weight * between
 
     def over_tiles(

@@ -66,6 +66,52 @@ def test_a_schedule_does_not_claim_to_converge(solver):
     assert found.certificate.marginal_error == found.marginal_error
 
 
+def test_contrast_takes_off_the_slope_of_the_mean_cost():
+    """Known answer: jax.grad of OT_ε − κ OT_∞ in the masses, OT_∞ the same at a large ε."""
+    x, y, xv, yv, _ = two_sets()
+    weights = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, 60), jnp.float32)
+    weights = weights / weights.sum()
+
+    def contrasted(weights):
+        given = {"train_weights": weights, "threshold": 1e-6}
+        apart = class_wise_distance(x, y, xv, yv, epsilon=0.05, **given)
+        return apart - 0.5 * class_wise_distance(x, y, xv, yv, epsilon=1e3, **given)
+
+    options = {"solver": "balanced", "epsilon": 0.05, "threshold": 1e-6, "contrast": 0.5}
+    found = lava(x, y, xv, yv, train_weights=weights, num_checks=0, **options)
+    # weights are scaled to a sum of one inside, which takes the mean out of the derivative
+    slope = jax.grad(contrasted)(weights) / (1 - weights)
+    spread = float(jnp.ptp(slope))
+    np.testing.assert_allclose(found.calibrated_gradients, slope, atol=3e-3 * spread)
+    assert found.contrast == 0.5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_contrast_is_of_the_annealed_solver_alone(solver):
+    x, y, xv, yv, _ = two_sets()
+    found = lava(x, y, xv, yv, solver=solver, num_checks=0)
+    if solver == "annealed":
+        assert found.contrast == 0.25
+    else:
+        assert found.contrast == 0
+        np.testing.assert_allclose(found.calibrated_gradients, calibrated_gradients(found.f))
+
+
+def test_contrast_finds_mixtures_that_transport_takes_for_typical():
+    """Points between two classes: near to all, so cheap to carry, and of no class."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[4.0] + [0] * 9, [-4.0] + [0] * 9], "f")
+    y, yv = np.arange(200) % 2, np.arange(100) % 2
+    x, xv = (centres[of] + rng.normal(size=(len(of), 10)).astype("f") for of in (y, yv))
+    mixed = np.arange(200) < 40
+    x[mixed] = 0.6 * x[mixed]
+    share = {}
+    for contrast in (0.0, 0.25):
+        values = lava(x, y, xv, yv, contrast=contrast, num_checks=0).values
+        share[contrast] = np.isin(np.argsort(values)[:40], np.flatnonzero(mixed)).mean()
+    assert share[0.25] > share[0.0]
+
+
 def test_potentials_are_the_derivative_in_the_weights():
     """A second route: jax.grad of the distance in the masses."""
     x, y, xv, yv, _ = two_sets()
@@ -341,6 +387,7 @@ def test_nan_is_named():
         ({"solver": "exact"}, "solver must be"),
         ({"label_cost": "half"}, "label_cost must be"),
         ({"num_checks": -1}, "num_checks must be"),
+        ({"contrast": 1.5}, r"contrast must lie in \[0, 1\]"),
         ({"train_features": np.zeros((0, 4), "f"), "train_labels": np.zeros(0, int)}, "is empty"),
         ({"train_features": np.ones((1, 4), "f"), "train_labels": np.zeros(1, int)}, "only one"),
         ({"train_labels": np.full((60, 3), 0.5, "f")}, r"train_labels\[0\] sum to 1.5"),
@@ -375,6 +422,21 @@ def test_one_example_per_class():
     with pytest.warns(ValuationWarning, match="single example"):
         found = lava(x[:3], np.arange(3), xv, yv)
     assert np.isfinite(found.values).all()
+
+
+@pytest.mark.slow
+def test_a_thousand_classes():
+    rng = np.random.default_rng(0)
+    centres = (rng.normal(size=(1000, 16)) * 3).astype("f")
+    y, yv = np.arange(4000) % 1000, np.arange(2000) % 1000
+    x, xv = (centres[of] + rng.normal(size=(len(of), 16)).astype("f") for of in (y, yv))
+    wrong = np.arange(4000) < 400
+    given = np.where(wrong, (y + 500) % 1000, y)
+    found = lava(x, given, xv, yv, num_checks=0)
+    assert found.label_distances.shape == (1000, 1000)
+    # every class lies nearest to itself
+    assert (np.argmin(found.label_distances, axis=1) == np.arange(1000)).mean() > 0.99
+    assert np.isin(np.argsort(found.values)[:400], np.flatnonzero(wrong)).mean() > 0.9
 
 
 def test_a_solve_that_stopped_early_is_flagged():

@@ -1,0 +1,86 @@
+"""The solvers of `lava` by name: what each asks of the problem, and which options are refused."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinf.errors import InputError
+from jaxinf.valuation.pose import Side
+from jaxinf.valuation.routes import Route
+from jaxinf.valuation.schedule import bounding_diameter
+
+Solver = Literal["annealed", "balanced", "semi-relaxed", "one-pass", "reference"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+
+# chosen on seeds that no table shows: `benchmarks.lava_contrast`
+_CONTRAST = 0.25
+
+
+def default_contrast(solver: Solver) -> float:
+    """Which share of the mean cost is taken off: none where potentials are meant as they are."""
+    return _CONTRAST if solver == "annealed" else 0.0
+
+
+def starting_diameter(solver: Solver, train: Side, valid: Side) -> jax.Array | None:
+    """Where an annealed solver begins; None for one that solves at a single ε."""
+    if solver == "annealed":
+        return _radius_twice(train, valid)
+    return _released_diameter(train, valid) if solver == "reference" else None
+
+
+def _radius_twice(train: Side, valid: Side) -> jax.Array:
+    """A bound on the distance of two points that turning the features does not change."""
+    squares = [jnp.max(jnp.sum(side.features**2, axis=1)) for side in (train, valid)]
+    return 2 * jnp.sqrt(jnp.max(jnp.stack(squares)))
+
+
+def _released_diameter(train: Side, valid: Side) -> jax.Array:
+    """The box around the points with their class as one more column, as the released code has them.
+
+    Validation classes are numbered after the training classes there.
+    """
+    columns = []
+    for side, first in ((train, 0), (valid, len(train.classes))):
+        labels = side.labels if side.labels.ndim == 1 else np.argmax(side.labels, axis=1)
+        numbers = jnp.asarray(np.asarray(labels) + first, side.features.dtype)
+        columns.append(jnp.concatenate([side.features, numbers[:, None]], axis=1))
+    return bounding_diameter(*columns)
+
+
+def check_options(
+    solver: str,
+    epsilon: float,
+    tau: float,
+    label_cost: str,
+    label_epsilon: float,
+    p: float,
+    route: str,
+    num_checks: int,
+    contrast: float | None,
+) -> None:
+    """Refuse what no solver takes.
+
+    Raises:
+        InputError: naming the option and what it may be.
+    """
+    if solver not in SOLVERS:
+        raise InputError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
+    if label_cost not in ("consistent", "reference"):
+        raise InputError(f"label_cost must be 'consistent' or 'reference', not {label_cost!r}")
+    for name, value in (("epsilon", epsilon), ("label_epsilon", label_epsilon)):
+        if not value > 0:
+            raise InputError(f"{name} must be positive, not {value}")
+    if not 0 < tau <= 1:
+        raise InputError(f"tau must lie in (0, 1], not {tau}: solver='one-pass' is its limit at 0")
+    if p < 1:
+        raise InputError(f"p must be 1 or more, not {p}")
+    if route not in get_args(Route):
+        raise InputError(f"route must be one of {', '.join(get_args(Route))}, not {route!r}")
+    if route == "kernel" and p != 2:
+        raise InputError(f"route='kernel' needs p=2, not {p}: use route='streamed'")
+    if num_checks < 0:
+        raise InputError(f"num_checks must be 0 or more, not {num_checks}")
+    if contrast is not None and not 0 <= contrast <= 1:
+        raise InputError(f"contrast must lie in [0, 1], not {contrast}")
