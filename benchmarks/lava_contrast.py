@@ -74,7 +74,8 @@ def main() -> None:
             rows = read_results(arguments.output)
             if any((row["set"], row["corruption"]) == (name, corruption) for row in rows):
                 continue
-            rows += curves(name, corruption, seeds)
+            found = curves(name, corruption, seeds)
+            rows = read_results(arguments.output) + found
             write_result(arguments.output, settings | {"quick": arguments.quick}, rows)
 
 

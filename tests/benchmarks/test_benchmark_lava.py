@@ -11,7 +11,13 @@ from benchmarks.detection_sets import benchmarks
 from benchmarks.lava_contenders import make_inputs, marginal_error
 from benchmarks.lava_detection import score
 from benchmarks.lava_on_paper import MACHINES, M, N, estimate
-from benchmarks.tables_lava import lava_detection_table, lava_table
+from benchmarks.tables_lava import (
+    lava_contrast_table,
+    lava_detection_table,
+    lava_memory_table,
+    lava_on_paper_table,
+    lava_table,
+)
 
 
 def test_marginal_error_is_that_of_the_plan(tmp_path):
@@ -44,7 +50,9 @@ def test_tables_say_who_wins():
     table = lava_detection_table(document)
     assert "digits (wrong labels): knn-shapley by 0.050" in table
     assert "**0.950 ± 0.000**" in table
-    document["results"] = [row("lava", 0.4), row("knn-shapley", 0.3)]
+    document["results"] = [row("lava", 0.4), row("knn-shapley", 0.3), row("lava, released", 0.5)]
+    assert "lava, released by 0.100" in lava_detection_table(document)
+    assert "digits 0.400 (released 0.500)" in lava_detection_table(document)
     assert "Below random: digits (wrong labels) 0.400" in lava_detection_table(document)
 
 
@@ -67,6 +75,38 @@ def test_speed_table_has_the_ratio():
     table = lava_table({"settings": settings, "results": rows})
     assert "jaxinf against geomloss: 4.0× at n = 100." in table
     assert "jaxinf_lava against released_lava: 3.0× at n = 100." in table
+
+
+def test_sizes_that_lack_a_contender_claim_no_ratio():
+    spread = {"median": 2.0, "min": 2.0, "max": 2.0}
+    row = {"size": 7, "contender": "jaxinf", "kind": "solver", "seconds": spread}
+    row |= {"first_call_extra_s": 0.0, "marginal_error": None, "peak_bytes": 1 << 20}
+    settings = {"width": 2, "classes": 2, "epsilon": "x", "cores": 1, "threshold": 1e-3}
+    table = lava_table({"settings": settings, "results": [row]})
+    assert "| 7 | jaxinf | 2 (2–2) |  | 0.0" in table
+    assert "against" not in table
+
+
+def test_contrast_table_counts_what_is_under_random():
+    rows = [
+        {"set": name, "corruption": "wrong labels", "solver": "annealed", "contrast": 0.25}
+        | {"auroc": [auroc, auroc]}
+        for name, auroc in (("digits", 0.9), ("trec", 0.4))
+    ]
+    table = lava_contrast_table({"settings": {"seeds": 2, "first_seed": 100}, "results": rows})
+    assert "| annealed | 0.25 | 0.650 | 0.650 | 0.400 | 1 of 2 |" in table
+
+
+def test_memory_and_estimates_as_tables():
+    row = {"solver": "annealed", "rows": 1 << 18, "peak_bytes": 1 << 30, "seconds": 2.0}
+    row |= {"iterations": 9, "converged": False, "auroc": 1.0}
+    settings = {"valid": 1024, "width": 4, "classes": 2, "cores": 1}
+    table = lava_memory_table({"settings": settings, "results": [row]})
+    assert "| annealed | 262,144 | 1024 | 1024 | 2.0 | 9 | no | 1.000 |" in table
+    settings = {"n": N, "m": M, "d": 512, "classes": 1000, "steps": 15, "iterations": 31.0}
+    machine = {"machine": "one"} | estimate(MACHINES["1 H200, TF32"], 15, 31.0)
+    table = lava_on_paper_table({"settings": settings, "results": [machine]})
+    assert "| one | 0.17 s |" in table
 
 
 def test_estimate_by_hand():
