@@ -1,12 +1,14 @@
 """Throughput of CLIP beside PyTorch: pairs per second of plain encoding, and of AEA with 24 views.
 
-    python -m benchmarks.clip [--architecture base-32] [--batch-size 64] [--repeats 5] [--quick]
+    python -m benchmarks.clip [--architecture base-32] [--tasks encode,aea] [--batch-size 64]
+                           [--repeats 5] [--quick]
 
 The peer is transformers' CLIPModel in inference mode, eager and compiled, in float32 on a CPU and
 in bfloat16 on a GPU. Its random weights are saved and loaded by jaxinf, and the features must agree
 before anything is written. In AEA, jaxinf draws and makes the views within its compiled program;
 the peer is handed views made beforehand, and so does only the encoder's part of the work.
-Inputs lie on the device. Every contender is a process of its own; repetitions alternate.
+Inputs lie on the device. Every contender is a process of its own; repetitions alternate. With
+`--tasks`, one run can measure one task, and the file keeps what another run measured of the other.
 """
 
 import argparse
@@ -105,9 +107,6 @@ def main() -> None:
         results = _measure(contenders, arguments, peak)
     settings = {
         "architecture": arguments.architecture,
-        "batch_size": arguments.batch_size,
-        "repeats": arguments.repeats,
-        "calls": arguments.calls,
         "quick": arguments.quick,
         "device": device,
         "cores": cores(),
@@ -116,7 +115,8 @@ def main() -> None:
         "feature_difference": error,
     }
     name = f"clip_{'gpu' if device != 'cpu' else 'cpu'}_{arguments.precision}.json"
-    write_result(arguments.output / name, settings, results)
+    path = arguments.output / name
+    write_result(path, settings, [*_other_tasks(path, settings, results), *results])
 
 
 def _measure(contenders: dict[str, Worker], arguments: Any, peak: float) -> list[dict[str, Any]]:
@@ -137,6 +137,9 @@ def _measure(contenders: dict[str, Worker], arguments: Any, peak: float) -> list
                     "task": task,
                     "contender": name,
                     "precision": arguments.precision,
+                    "batch_size": arguments.batch_size,
+                    "repeats": arguments.repeats,
+                    "calls": arguments.calls,
                     "pairs_per_second": rate,
                     "tflops": done / 1e12,
                     "peak_share": done / peak,
@@ -145,6 +148,20 @@ def _measure(contenders: dict[str, Worker], arguments: Any, peak: float) -> list
             )
             print(f"{task} | {name}: {rate['median']:.4g} pairs/s", file=sys.stderr, flush=True)
     return results
+
+
+def _other_tasks(
+    path: Path, settings: dict[str, Any], results: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What an earlier run of the same kind measured of tasks that this one did not."""
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text())
+    same = ("architecture", "device", "cores", "quick")
+    if any(document["settings"][name] != settings[name] for name in same):
+        return []
+    done = {row["task"] for row in results}
+    return [row for row in document["results"] if row["task"] not in done]
 
 
 def _largest_error(ours: list[Any], theirs: list[Any]) -> float:

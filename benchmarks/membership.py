@@ -1,28 +1,29 @@
 """What membership attacks reach on CLIPs trained from scratch, beside blind controls, over seeds.
 
     python -m benchmarks.membership [--sets "digit scenes,emoji"] [--epochs 5,10,25] [--seeds 5]
-                                    [--quick]
+                                    [--fresh] [--quick]
 
 Members and non-members are dealt out at random from one set, whole groups at a time (emoji: one
 concept is one group), anew for every seed. The settings of the attacks (transformations and weight
 of AEA, threshold of WSA) are chosen on a model of its own with a deal of its own, and then held
 fixed. A second part shows how the AUC falls as the training set grows at a fixed number of epochs.
+Every trial is written as it ends; the same line again makes only the trials that are missing.
 """
 
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
-from benchmarks.common import RESULTS, cores, write_result
+from benchmarks.common import RESULTS, cores
 from benchmarks.membership_sets import EMOJI, SETS
+from benchmarks.membership_store import Store
 from benchmarks.membership_trials import (
     BATCH,
     QUICK,
     RATE,
+    WEIGHTS,
     Effort,
     aea_scores,
     choose,
@@ -31,90 +32,71 @@ from benchmarks.membership_trials import (
     similarity,
     wsa_scores,
 )
-from jaxinf.evaluation import mean_interval
-from jaxinf.membership import TRANSFORMATIONS
 
 
 def attacks(
-    name: str, epochs: list[int], members: int, seeds: int, effort: Effort
-) -> dict[str, Any]:
-    """All attacks and controls on one set, for every number of epochs."""
-    middle = epochs[len(epochs) // 2]
-    validation = run_trial(SETS[name](members, 1000), middle, 1000, draws=effort.draws)
-    settings = choose(validation, effort)
-    print(f"{name}: chosen {settings}", flush=True)
-    rows = []
-    for number in epochs:
-        found: dict[str, list[dict[str, float | None]]] = {}
-        for seed in range(seeds):
+    store: Store, name: str, epochs: list[int], members: int, seeds: int, effort: Effort
+) -> None:
+    """All attacks and controls on one set, for every number of epochs; written trial by trial."""
+    chosen = store.chosen(name)
+    if chosen is None:
+        middle = epochs[len(epochs) // 2]
+        validation = run_trial(SETS[name](members, 1000), middle, 1000, draws=effort.draws)
+        chosen = choose(validation, effort)
+        store.choose(name, members, chosen, middle)
+        print(f"{name}: chosen {chosen}", flush=True)
+    for seed in range(seeds):
+        for number in epochs:
+            if store.has_trial(name, number, seed):
+                continue
             began = time.perf_counter()
             trial = run_trial(SETS[name](members, seed), number, seed, draws=effort.draws)
             scores = {
                 "CSA": similarity(trial.features[trial.judged]),
-                "AEA": aea_scores(trial, settings.transformations, settings.weight),
-                "WSA": wsa_scores(trial, settings.threshold_std, effort.attack_seeds),
-                **trial.blind,
+                "AEA": aea_scores(trial, chosen.transformations, chosen.weight),
+                "WSA": wsa_scores(trial, chosen.threshold_std, effort.attack_seeds),
             }
-            for score, values in scores.items():
-                if values is not None:
-                    found.setdefault(score, []).append(figures(values, trial.is_member))
+            found = {
+                score: figures(values, trial.is_member)
+                for score, values in (scores | trial.blind).items()
+                if values is not None
+            }
             taken = time.perf_counter() - began
-            print(f"{name}, {number} epochs, seed {seed}: {taken:.0f} s", flush=True)
-        for score, entries in found.items():
-            row: dict[str, Any] = {"epochs": number, "score": score}
-            row |= {"role": "control" if score in trial.blind else "attack"}
-            rows.append(row | {figure: summary(entries, figure) for figure in ("auc", "tpr")})
-            print(f"{name} | {number} | {score}: {rows[-1]['auc']['mean']:.3f}", flush=True)
-    chosen = {
-        "transformations": [type(TRANSFORMATIONS[at]).__name__ for at in settings.transformations],
-        "weight": settings.weight,
-        "threshold_std": settings.threshold_std,
-    }
-    return {"set": name, "members": members, "chosen": chosen, "rows": rows}
+            store.add_trial(name, number, seed, found, controls=list(trial.blind), seconds=taken)
+            said = ", ".join(f"{score} {each['auc']:.3f}" for score, each in found.items())
+            print(f"{name}, {number} epochs, seed {seed}: {taken:.0f} s; {said}", flush=True)
 
 
-def growth(sizes: list[int], epochs: int, seeds: int) -> list[dict[str, Any]]:
+def growth(store: Store, sizes: list[int], epochs: int, seeds: int) -> None:
     """AUC of CSA on digit scenes as the training set grows, the number of epochs held fixed."""
-    rows = []
-    for members in sizes:
-        entries = []
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for members in sizes:
+            if store.has_growth(members, epochs, seed):
+                continue
             trial = run_trial(SETS["digit scenes"](members, seed), epochs, seed)
             scores = similarity(trial.features[trial.judged])
             gap = scores[trial.is_member].mean() - scores[~trial.is_member].mean()
-            entries.append({**figures(scores, trial.is_member), "gap": float(gap)})
-        row: dict[str, Any] = {"members": members, "epochs": epochs}
-        rows.append(row | {name: summary(entries, name) for name in ("auc", "gap")})
-        print(f"growth | {members}: {rows[-1]['auc']['mean']:.3f}", flush=True)
-    return rows
-
-
-def summary(entries: list[dict[str, float | None]], figure: str) -> dict[str, Any] | None:
-    """Mean over seeds with its interval, and every seed's figure."""
-    raw = [value for entry in entries if (value := entry[figure]) is not None]
-    if not raw:
-        return None
-    found: dict[str, Any] = {"mean": float(np.mean(raw)), "raw": raw}
-    if len(raw) > 1:
-        interval = mean_interval(raw)
-        found["interval"] = [interval.low, interval.high]
-    return found
+            found = {**figures(scores, trial.is_member), "gap": float(gap)}
+            store.add_growth(members, epochs, seed, found)
+            print(f"growth | {members}, seed {seed}: {found['auc']:.3f}", flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", default=None, help=f"of {', '.join(SETS)}")
+    parser.add_argument("--sets", default=None, help=f"of {', '.join(SETS)}; a comma: none")
     parser.add_argument("--epochs", default="5,10,25,50", help="numbers of epochs")
     parser.add_argument("--members", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sizes", default="500,1000,2000,4000,8000", help="for the growth")
     parser.add_argument("--growth-epochs", type=int, default=10)
+    parser.add_argument("--note", default="", help="why these sizes: kept with the settings")
+    parser.add_argument("--fresh", action="store_true", help="do not go on from what is written")
     parser.add_argument("--quick", action="store_true", help="tiny, one seed: shows that it runs")
     parser.add_argument("--output", type=Path, default=RESULTS / "membership.json")
     arguments = parser.parse_args()
     names = list(SETS) if EMOJI.is_file() else ["digit scenes"]
-    names = arguments.sets.split(",") if arguments.sets else names
+    names = [name for name in arguments.sets.split(",") if name] if arguments.sets else names
     epochs = [int(number) for number in arguments.epochs.split(",")]
     sizes = [int(number) for number in arguments.sizes.split(",")]
     members, seeds, growth_epochs = arguments.members, arguments.seeds, arguments.growth_epochs
@@ -124,21 +106,21 @@ def main() -> None:
         names, epochs, sizes = ["digit scenes"], [2], [300]
         members, seeds, growth_epochs = 300, 1, 1
     settings = {
-        "seeds": seeds,
         "batch_size": BATCH,
         "learning_rate": RATE,
         "draws": effort.draws,
         "attack_seeds": effort.attack_seeds,
-        "cores": cores(),
-        "device": jax.devices()[0].device_kind,
+        "thresholds": list(effort.thresholds),
+        "weights": list(WEIGHTS),
+        "members": members,
         "quick": arguments.quick,
     }
-    results: dict[str, Any] = {"sets": [], "growth": []}
+    device = {"cores": cores(), "device": jax.devices()[0].device_kind, "note": arguments.note}
+    store = Store(arguments.output, settings, device, fresh=arguments.fresh)
     for name in names:
-        results["sets"].append(attacks(name, epochs, members, seeds, effort))
-        write_result(arguments.output, settings, results)
-    results["growth"] = growth(sizes, growth_epochs, seeds)
-    write_result(arguments.output, settings, results)
+        attacks(store, name, epochs, members, seeds, effort)
+    growth(store, sizes, growth_epochs, seeds)
+    store.write()
 
 
 if __name__ == "__main__":

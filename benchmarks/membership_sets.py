@@ -63,13 +63,13 @@ def scenes(num_members: int, seed: int) -> PairSet:
 def emoji(num_members: int, seed: int) -> PairSet:
     """Emoji with captions, at half their size; one concept is one group."""
     found = read_emoji_captions(EMOJI)
-    keep = np.arange(len(found.captions))
-    if num_members < MEMBER_SHARE * len(keep):
-        # whole concepts, at random, so that a small set is as rich in styles as a large one
-        names = np.random.default_rng(seed).permutation(np.unique(found.base))
-        share = num_members / (MEMBER_SHARE * len(keep))
-        keep = np.flatnonzero(np.isin(found.base, names[: round(share * len(names))]))
+    # the words of the whole set, so that the model is the same for every draw
     words = common_words(found.captions, 12, min_count=2)
+    names, group = np.unique(found.base, return_inverse=True)
+    wanted = min(round(num_members / MEMBER_SHARE), len(group))
+    # whole concepts, at random, so that a small set is as rich in styles as a large one
+    rank = np.random.default_rng(seed).permutation(len(names))[group]
+    keep = np.sort(np.argsort(rank, kind="stable")[:wanted])
     images = found.images[keep]
     halved = images.reshape(len(keep), SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
     captions = np.asarray(found.captions)[keep]
@@ -100,21 +100,30 @@ def small_clip(vocab_size: int, context_length: int, width: int = 64) -> CLIPCon
     )
 
 
-def deal(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+def deal(
+    groups: np.ndarray, shares: Mapping[str, float], seed: int, *, keep: float = 1.0
+) -> dict[str, np.ndarray]:
     """Deal rows out at random, whole groups at a time.
 
     Args:
         groups: [N].
         shares: of each part, summing to one.
         seed: the deal.
+        keep: cut every part to this much of its share. Groups differ in size, so parts do too:
+            cut ones have the same size on every deal, and one compiled program serves all.
 
     Returns:
         Rows of each part, rising.
     """
     names, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(names))
     # a group belongs where its middle falls
     middle = (np.cumsum(sizes[order]) - sizes[order] / 2) / len(groups)
     part = np.empty(len(names), int)
     part[order] = np.searchsorted(np.cumsum(list(shares.values()))[:-1], middle)
-    return {name: np.flatnonzero(part[group] == at) for at, name in enumerate(shares)}
+    found = {}
+    for at, (name, share) in enumerate(shares.items()):
+        rows = rng.permutation(np.flatnonzero(part[group] == at))
+        found[name] = np.sort(rows[: int(keep * share * len(groups))] if keep < 1 else rows)
+    return found

@@ -97,21 +97,21 @@ def clip_table(document: dict[str, Any]) -> str:
     """Pairs per second of every contender, and what share of the device that is."""
     settings = document["settings"]
     lines = [
-        f"**{settings['device']}**, {settings['architecture']}, batches of "
-        f"{settings['batch_size']}; median of {settings['repeats']} alternating repetitions (least "
-        "to largest).",
+        f"**{settings['device']}**, {settings['architecture']}; median of alternating repetitions "
+        "(least to largest).",
         "",
-        "| task | contender | precision | pairs per second | TFLOP/s | share of measured peak "
-        "| first call, s |",
-        "|---|---|---|---|---|---|---|",
+        "| task | batch | repetitions | contender | precision | pairs per second | TFLOP/s "
+        "| share of measured peak | first call, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in document["results"]:
         rate = row["pairs_per_second"]
         peak = row.get("peak_share")
         lines.append(
-            f"| {row['task']} | {row['contender']} | {row['precision']} | {rate['median']:,.4g} "
-            f"({rate['min']:,.4g}–{rate['max']:,.4g}) | {row['tflops']:.3g} | "
-            f"{'–' if peak is None else f'{peak:.0%}'} | {row['first_call_s']:.1f} |"
+            f"| {row['task']} | {row['batch_size']} | {row['repeats']} | {row['contender']} "
+            f"| {row['precision']} | {rate['median']:,.4g} ({rate['min']:,.4g}–{rate['max']:,.4g}) "
+            f"| {row['tflops']:.3g} | {'–' if peak is None else f'{peak:.0%}'} "
+            f"| {row['first_call_s']:.1f} |"
         )
     return "\n".join([*lines, "", *_ratios(document["results"])])
 

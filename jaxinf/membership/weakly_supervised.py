@@ -1,27 +1,20 @@
 """The weakly supervised attack: a classifier of known non-members and pseudo-members."""
 
-import functools
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Float
 
 from jaxinf.errors import InputError, check_count, check_key
+from jaxinf.membership.attack_network import Plan, plan, train_and_score
 from jaxinf.membership.pseudo_members import check_pairs, refuse_overlap, select_pseudo_members
-from jaxinf.models.mlp import MLP
-from jaxinf.typing import AnyArray, Params
+from jaxinf.typing import AnyArray
 
 Variant: TypeAlias = Literal["best", "released"]
 """Which weights score: those of the best epoch, or the paper's code to the letter."""
-
-_HIDDEN = (512, 256, 128)
-_LEARNING_RATE = 1e-3
-_BATCH_SIZE = 32
-_PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -162,137 +155,28 @@ def repeat_weakly_supervised_attack(
     chosen = select_pseudo_members(
         nonmember_features, unlabeled_features, threshold_std=threshold_std, min_count=min_count
     )
-    members = np.asarray(unlabeled_features)[chosen.mask]
-    features = jnp.concatenate([jnp.asarray(members), jnp.asarray(nonmember_features)])
-    num_members, num_nonmembers = len(members), len(nonmember_features)
-    scores, epochs, losses = _attack(
+    # all rows go in, and places say which are used: however many those are, the shapes stay
+    features = jnp.concatenate([jnp.asarray(unlabeled_features), jnp.asarray(nonmember_features)])
+    num_unlabeled, num_nonmembers = len(unlabeled_features), len(nonmember_features)
+    members = np.flatnonzero(chosen.mask)
+    keys = jax.random.split(key, num_seeds)
+    plans = [
+        plan(seed, members, num_unlabeled + np.arange(num_nonmembers), max_epochs) for seed in keys
+    ]
+    scores, epochs, losses = train_and_score(
         features.astype(targets.dtype),
         targets,
-        jax.random.split(key, num_seeds),
-        num_members=num_members,
-        variant=variant,
-        max_epochs=max_epochs,
+        keys,
+        Plan(*map(np.stack, zip(*plans, strict=True))),
+        num_unlabeled=num_unlabeled,
+        keep_best=variant == "best",
     )
     return WeaklySupervised(
         scores=jnp.mean(scores, axis=0),
         seed_scores=scores,
         threshold=chosen.threshold,
-        num_pseudo_members=num_members,
-        num_per_class=min(num_members, num_nonmembers),
+        num_pseudo_members=len(members),
+        num_per_class=min(len(members), num_nonmembers),
         epochs=np.asarray(epochs),
         validation_loss=np.asarray(losses),
     )
-
-
-class _Progress(NamedTuple):
-    """Where the training of one attack network stands; `kept` are the weights that score."""
-
-    epoch: jax.Array
-    stale: jax.Array
-    best: jax.Array
-    kept: Params
-    kept_loss: jax.Array
-    params: Params
-    optimizer: optax.OptState
-
-
-@functools.partial(jax.jit, static_argnames=("num_members", "variant", "max_epochs"))
-def _attack(
-    features: Float[jax.Array, "T 2d"],
-    targets: Float[jax.Array, "N 2d"],
-    keys: jax.Array,
-    *,
-    num_members: int,
-    variant: Variant,
-    max_epochs: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    model = MLP(_HIDDEN, 2)
-    optimizer = optax.adam(_LEARNING_RATE)
-    per_class = min(num_members, features.shape[0] - num_members)
-    num_train = 9 * 2 * per_class // 10
-    num_held_out = 2 * per_class - num_train
-    labels = (jnp.arange(features.shape[0]) < num_members).astype(jnp.int32)
-
-    def mean_loss(params: Params, rows: jax.Array, weights: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, features[rows])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
-        return jnp.sum(losses * weights)
-
-    def one_seed(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        start_key, member_key, nonmember_key, split_key, order_key = jax.random.split(key, 5)
-        members = jax.random.permutation(member_key, num_members)
-        others = jax.random.permutation(nonmember_key, features.shape[0] - num_members)
-        rows = jnp.concatenate([members[:per_class], num_members + others[:per_class]])
-        rows = jax.random.permutation(split_key, rows)
-        train, held_out = rows[:num_train], rows[num_train:]
-        params = _torch_init(model, start_key, features)
-
-        def epoch(now: _Progress) -> _Progress:
-            order = jax.random.permutation(jax.random.fold_in(order_key, now.epoch), train)
-
-            def step(carry: tuple[Params, optax.OptState], batch: tuple[jax.Array, jax.Array]):
-                params, state = carry
-                updates, state = optimizer.update(jax.grad(mean_loss)(params, *batch), state)
-                return (optax.apply_updates(params, updates), state), None
-
-            batches = _padded(order), _weights(num_train)
-            (params, state), _ = jax.lax.scan(step, (now.params, now.optimizer), batches)
-            weights = jnp.full(num_held_out, 1 / num_held_out, features.dtype)
-            loss = mean_loss(params, held_out, weights)
-            judged = loss
-            if variant == "released":
-                weights = _weights(num_held_out).ravel()[:num_held_out] / num_held_out
-                judged = mean_loss(params, held_out, weights)
-            better = judged < now.best
-            keep = better | (variant == "released")
-            return _Progress(
-                epoch=now.epoch + 1,
-                stale=jnp.where(better, 0, now.stale + 1),
-                best=jnp.where(better, judged, now.best),
-                kept=jax.tree.map(lambda a, b: jnp.where(keep, a, b), params, now.kept),
-                kept_loss=jnp.where(keep, loss, now.kept_loss),
-                params=params,
-                optimizer=state,
-            )
-
-        infinite = jnp.full((), jnp.inf, features.dtype)
-        zero = jnp.zeros((), jnp.int32)
-        start = _Progress(zero, zero, infinite, params, infinite, params, optimizer.init(params))
-        end = jax.lax.while_loop(
-            lambda now: (now.epoch < max_epochs) & (now.stale < _PATIENCE), epoch, start
-        )
-        logits: Any = model.apply({"params": end.kept}, targets)
-        score = jax.nn.sigmoid(logits[:, 1])
-        if variant == "best":
-            score = logits[:, 1] - logits[:, 0]
-        return score, end.epoch, end.kept_loss
-
-    return jax.vmap(one_seed)(keys)
-
-
-def _torch_init(model: MLP, key: jax.Array, features: jax.Array) -> Params:
-    """Weights and biases uniform in ±1/√fan-in, as `torch.nn.Linear` starts."""
-    shapes = jax.eval_shape(model.init, key, features[:1])["params"]
-    start = {}
-    for number, (name, layer) in enumerate(sorted(shapes.items())):
-        bound = layer["kernel"].shape[0] ** -0.5
-        keys = jax.random.split(jax.random.fold_in(key, number))
-        start[name] = {
-            leaf: jax.random.uniform(k, layer[leaf].shape, features.dtype, -bound, bound)
-            for leaf, k in zip(("kernel", "bias"), keys, strict=True)
-        }
-    return start
-
-
-def _padded(order: jax.Array) -> jax.Array:
-    """Cut into batches; the last one, ragged, is filled up with rows that `_weights` gives 0."""
-    num_batches = -(-order.shape[0] // _BATCH_SIZE)
-    places = jnp.minimum(jnp.arange(num_batches * _BATCH_SIZE), order.shape[0] - 1)
-    return order[places].reshape(num_batches, _BATCH_SIZE)
-
-
-def _weights(count: int) -> jax.Array:
-    """Weights of `count` rows in batches, so that every batch's weights sum to one."""
-    num_batches = -(-count // _BATCH_SIZE)
-    real = np.arange(num_batches * _BATCH_SIZE).reshape(num_batches, _BATCH_SIZE) < count
-    return jnp.asarray(real / real.sum(axis=1, keepdims=True), float)

@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jaxinf.errors import InputError
+from jaxinf.membership import attack_network as module
 from jaxinf.membership import repeat_weakly_supervised_attack, select_pseudo_members
-from jaxinf.membership import weakly_supervised as module
 
 WIDTH = 8
 
@@ -87,27 +87,33 @@ def test_seeds_and_keys(best):
     assert not np.allclose(other.scores, best.scores, atol=0.05)
 
 
+def test_a_plan_is_balanced_and_holds_a_tenth_out():
+    members, others = np.arange(100, 190), np.arange(60)
+    made = module.plan(jax.random.key(2), members, others, max_epochs=3)
+    train, held_out = made.order[0], made.held_out
+    every = np.concatenate([train, held_out])
+    assert len(held_out) == 12
+    assert len(np.unique(every)) == len(every) == 120
+    assert (every < 60).sum() == 60
+    assert set(every) <= set(members) | set(others)
+    for order in made.order[1:]:
+        assert sorted(order) == sorted(train)
+        assert order.tolist() != train.tolist()
+    other = module.plan(jax.random.key(3), members, others, max_epochs=3)
+    assert set(other.order[0]) != set(train)
+
+
 def test_one_seed_as_a_plain_loop_trains_it(best):
     """The same recipe in plain Python: ragged last batch, patience, best weights kept."""
     chosen = select_pseudo_members(NONMEMBERS, UNLABELED, threshold_std=0.5)
-    members = UNLABELED[chosen.mask]
-    features = jnp.concatenate([members, NONMEMBERS])
-    labels = np.arange(len(features)) < len(members)
-    per_class = best.num_per_class
+    features = jnp.concatenate([UNLABELED, NONMEMBERS])
+    labels = np.arange(len(features)) < len(UNLABELED)
     key = jax.random.split(jax.random.key(0), 3)[1]
-    start_key, member_key, other_key, split_key, order_key = jax.random.split(key, 5)
-    rows = np.concatenate(
-        [
-            jax.random.permutation(member_key, len(members))[:per_class],
-            len(members) + jax.random.permutation(other_key, len(NONMEMBERS))[:per_class],
-        ]
-    )
-    rows = np.asarray(jax.random.permutation(split_key, rows))
-    assert labels[rows].sum() == per_class == (~labels[rows]).sum()
-    cut = int(0.9 * len(rows))
-    train, held_out = rows[:cut], rows[cut:]
+    nonmembers = len(UNLABELED) + np.arange(len(NONMEMBERS))
+    drawn = module.plan(key, np.flatnonzero(chosen.mask), nonmembers, max_epochs=15)
+    cut, held_out = drawn.order.shape[1], drawn.held_out
     model = module.MLP((512, 256, 128), 2)
-    params = module._torch_init(model, start_key, features)
+    params = module.torch_init(model, key, features)
 
     def loss(params, rows):
         logits = model.apply({"params": params}, features[rows])
@@ -123,7 +129,7 @@ def test_one_seed_as_a_plain_loop_trains_it(best):
 
     state, lowest, stale, epochs = optimizer.init(params), np.inf, 0, 0
     while epochs < 15 and stale < 3:
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epochs), train))
+        order = drawn.order[epochs]
         for first in range(0, cut, 32):
             params, state = step(params, state, order[first : first + 32])
         epochs, now = epochs + 1, float(loss(params, held_out))
@@ -139,7 +145,7 @@ def test_one_seed_as_a_plain_loop_trains_it(best):
 
 
 def test_weights_start_as_torchs_linear_layers_do():
-    params = module._torch_init(module.MLP((64,), 2), jax.random.key(0), jnp.ones((1, 400)))
+    params = module.torch_init(module.MLP((64,), 2), jax.random.key(0), jnp.ones((1, 400)))
     kernel, bias = params["Dense_0"]["kernel"], params["Dense_0"]["bias"]
     assert kernel.shape == (400, 64)
     for leaf in (kernel, bias):
