@@ -27,13 +27,13 @@ def work_jaxinf(config: dict[str, Any]) -> None:
     from jaxinf.engine import data_mesh
     from jaxinf.engine.mesh import data_parallel, replicate, split_rows
     from jaxinf.membership import view_similarities
-    from jaxinf.models.clip import load
+    from jaxinf.models.clip import fused_attention, load
 
     jax.config.update("jax_num_cpu_devices", config["cores"])
     precision = config["precision"]
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     trained, preprocess, _ = load(
-        Path(config["folder"]) / "model",
-        dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
+        Path(config["folder"]) / "model", dtype=dtype, kernel=fused_attention(dtype)
     )
     with np.load(Path(config["folder"]) / "inputs.npz") as stored:
         inputs = dict(stored)

@@ -21,6 +21,7 @@ from benchmarks.membership_sets import EMOJI, SETS
 from benchmarks.membership_store import Store
 from benchmarks.membership_trials import (
     BATCH,
+    GROWTH_BATCH,
     QUICK,
     RATE,
     WEIGHTS,
@@ -73,7 +74,8 @@ def growth(store: Store, sizes: list[int], epochs: int, seeds: int) -> None:
         for members in sizes:
             if store.has_growth(members, epochs, seed):
                 continue
-            trial = run_trial(SETS["digit scenes"](members, seed), epochs, seed)
+            pairs = SETS["digit scenes"](members, seed)
+            trial = run_trial(pairs, epochs, seed, batch_size=GROWTH_BATCH)
             scores = similarity(trial.features[trial.judged])
             gap = scores[trial.is_member].mean() - scores[~trial.is_member].mean()
             found = {**figures(scores, trial.is_member), "gap": float(gap)}
@@ -98,7 +100,7 @@ def main() -> None:
     names = list(SETS) if EMOJI.is_file() else ["digit scenes"]
     names = [name for name in arguments.sets.split(",") if name] if arguments.sets else names
     epochs = [int(number) for number in arguments.epochs.split(",")]
-    sizes = [int(number) for number in arguments.sizes.split(",")]
+    sizes = [int(number) for number in arguments.sizes.split(",") if number]
     members, seeds, growth_epochs = arguments.members, arguments.seeds, arguments.growth_epochs
     effort = Effort()
     if arguments.quick:
@@ -107,6 +109,7 @@ def main() -> None:
         members, seeds, growth_epochs = 300, 1, 1
     settings = {
         "batch_size": BATCH,
+        "growth_batch_size": GROWTH_BATCH,
         "learning_rate": RATE,
         "draws": effort.draws,
         "attack_seeds": effort.attack_seeds,

@@ -23,6 +23,8 @@ from jaxinf.models.clip_train import train_clip, untrained_clip
 
 WEIGHTS = (0.03, 0.1, 0.3, 1.0)
 BATCH, RATE = 128, 2e-3
+# small batches, so that small sets see updates enough to be learnt in the same number of epochs
+GROWTH_BATCH = 32
 _PREPROCESS = Preprocess(size=SIZE, resize_to=SIZE)
 
 
@@ -86,7 +88,9 @@ def similarity(features: np.ndarray) -> np.ndarray:
     return np.sum(features[:, :half] * features[:, half:], axis=1)
 
 
-def run_trial(pairs: PairSet, epochs: int, seed: int, *, draws: int = 0) -> Trial:
+def run_trial(
+    pairs: PairSet, epochs: int, seed: int, *, draws: int = 0, batch_size: int = BATCH
+) -> Trial:
     """Deal out, train, encode, and score by everything that has no settings.
 
     Args:
@@ -94,6 +98,7 @@ def run_trial(pairs: PairSet, epochs: int, seed: int, *, draws: int = 0) -> Tria
         epochs: passes over the members.
         seed: of the deal, the training and all that is drawn.
         draws: views per transformation; 0 leaves out what AEA and the controls need.
+        batch_size: pairs that are told apart at once in training.
     """
     alone = len(np.unique(pairs.groups)) == len(pairs.groups)
     parts = deal(pairs.groups, SHARES, seed, keep=1.0 if alone else 0.95)
@@ -106,7 +111,7 @@ def run_trial(pairs: PairSet, epochs: int, seed: int, *, draws: int = 0) -> Tria
             pairs.tokens[rows],
             key=key,
             num_epochs=epochs,
-            batch_size=min(BATCH, len(rows)),
+            batch_size=min(batch_size, len(rows)),
             learning_rate=RATE,
         ).model
 

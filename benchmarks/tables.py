@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md from the JSON files: no figure there is typed by hand.
+"""Write the tables of docs/ from the JSON files: no figure there is typed by hand.
 
     python -m benchmarks.tables [--check]
 
@@ -29,7 +29,7 @@ from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = [ROOT / "docs" / name for name in ("benchmarks.md", "membership.md")]
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "forward_inf": forward_inf_table,
     "lava": lava_table,
@@ -92,14 +92,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES)
     arguments = parser.parse_args()
-    page = arguments.page.read_text()
-    filled = fill(page, arguments.results)
-    if arguments.check and filled != page:
-        sys.exit(f"{arguments.page} is out of date: run python -m benchmarks.tables")
-    if not arguments.check:
-        arguments.page.write_text(filled)
+    for path in arguments.page:
+        page = path.read_text()
+        filled = fill(page, arguments.results)
+        if arguments.check and filled != page:
+            sys.exit(f"{path} is out of date: run python -m benchmarks.tables")
+        if not arguments.check:
+            path.write_text(filled)
 
 
 if __name__ == "__main__":

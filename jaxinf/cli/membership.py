@@ -207,10 +207,16 @@ def _load(
 ) -> Any:
     import jax.numpy as jnp
 
-    from jaxinf.models.clip import load
+    from jaxinf.models.clip import fused_attention, load
 
     dtype = jnp.bfloat16 if precision is Precision.BFLOAT16 else jnp.float32
-    return load(path, architecture=architecture, activation=activation, dtype=dtype)
+    return load(
+        path,
+        architecture=architecture,
+        activation=activation,
+        dtype=dtype,
+        kernel=fused_attention(dtype),
+    )
 
 
 def _with_reference(

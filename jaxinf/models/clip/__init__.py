@@ -5,6 +5,7 @@
 """
 
 from jaxinf.models.clip.architectures import ARCHITECTURES, architecture
+from jaxinf.models.clip.blocks import fused_attention
 from jaxinf.models.clip.checkpoint import Checkpoint, load
 from jaxinf.models.clip.config import (
     CLIPConfig,
@@ -30,5 +31,6 @@ __all__ = [
     "TransformerConfig",
     "VisionTransformerConfig",
     "architecture",
+    "fused_attention",
     "load",
 ]

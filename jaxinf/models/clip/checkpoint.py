@@ -60,7 +60,7 @@ def load(
         activation: "quick_gelu", "gelu" or "gelu_tanh"; with the name of an architecture only.
         dtype: of the computation, float32 or bfloat16. Parameters and features are float32.
         kernel: of the attention: None is jax's own choice, "cudnn" the fused kernel of NVIDIA
-            GPUs, for bfloat16.
+            GPUs, for bfloat16; `fused_attention(dtype)` takes it where there is one.
 
     Returns:
         `(model, preprocess, tokenize)`.

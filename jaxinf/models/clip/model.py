@@ -50,7 +50,7 @@ class CLIP(nn.Module):
         config = self.config
         options: tuple[int, Any, AttentionKernel] = (config.embed_dim, self.dtype, self.kernel)
         if isinstance(config.vision, ResNetConfig):
-            self.visual = ModifiedResNet(config.vision, *options)
+            self.visual = ModifiedResNet(config.vision, config.embed_dim, self.dtype)
         else:
             self.visual = VisionTransformer(config.vision, *options)
         self.text = TextTransformer(config.text, *options)

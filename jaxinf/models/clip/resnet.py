@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxinf.models.clip.blocks import AttentionKernel
 from jaxinf.models.clip.config import ResNetConfig
 
 
@@ -70,7 +69,6 @@ class AttentionPool(nn.Module):
     heads: int
     embed_dim: int
     dtype: Any
-    kernel: AttentionKernel
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "B H W c"]) -> Float[jax.Array, "B D"]:
@@ -90,7 +88,7 @@ class AttentionPool(nn.Module):
             heads("q_proj", x[:, :1]),
             heads("k_proj", x),
             heads("v_proj", x),
-            implementation=self.kernel,
+            implementation="xla",  # one query: nothing to fuse
         )
         dense = nn.Dense(self.embed_dim, kernel_init=init, dtype=self.dtype, name="c_proj")
         return dense(pooled.reshape(batch, width)).astype(jnp.float32)
@@ -103,7 +101,6 @@ class ModifiedResNet(nn.Module):
         config: the tower.
         embed_dim: D.
         dtype: of the computation; parameters stay float32.
-        kernel: of the attention pooling.
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
@@ -113,7 +110,6 @@ class ModifiedResNet(nn.Module):
     config: ResNetConfig
     embed_dim: int
     dtype: Any = jnp.float32
-    kernel: AttentionKernel = None
 
     @nn.compact
     def __call__(
@@ -132,5 +128,5 @@ class ModifiedResNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 name = f"layer{stage + 1}_{block}"
                 x = Bottleneck(config.width * 2**stage, stride, dtype, name=name)(x, train)
-        pool = AttentionPool(config.heads, self.embed_dim, dtype, self.kernel, name="attnpool")
+        pool = AttentionPool(config.heads, self.embed_dim, dtype, name="attnpool")
         return pool(x)

@@ -57,9 +57,9 @@ class TextTransformer(nn.Module):
             (config.context_length, stack.width),
         )
         x = embed(tokens) + positions[:length].astype(self.dtype)[None]
-        x = Transformer(stack, True, self.dtype, self.kernel, name="transformer")(x)
         marks = tokens if config.end_token is None else tokens == config.end_token
-        x = jnp.take_along_axis(x, jnp.argmax(marks, axis=1)[:, None, None], axis=1)[:, 0]
+        end = jnp.argmax(marks, axis=1)
+        x = Transformer(stack, True, self.dtype, self.kernel, name="transformer")(x, end)
         x = layer_norm(stack.eps, self.dtype, "ln_final")(x)
         shape, init = (stack.width, self.embed_dim), nn.initializers.normal(stack.width**-0.5)
         return project(x, self.param("text_projection", init, shape), self.dtype)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinf.errors import InputError
-from jaxinf.models.clip import load
+from jaxinf.models.clip import fused_attention, load
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = (
@@ -63,6 +63,26 @@ def test_bfloat16_is_near():
     assert images.dtype == texts.dtype == jnp.float32
     assert 1e-4 < distance(images, stored["image_features"]) < 0.05
     assert 1e-4 < distance(texts, stored["text_features"]) < 0.05
+
+
+def test_the_fused_kernel_is_taken_only_where_it_compiles(monkeypatch):
+    assert fused_attention(jnp.bfloat16) is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert fused_attention(jnp.bfloat16) is None  # what it says is no GPU has no such kernel
+    asked = []
+
+    class Lowered:
+        def lower(self, *shapes):
+            asked.extend(shape.dtype for shape in shapes)
+            return self
+
+        def compile(self):
+            return None
+
+    monkeypatch.setattr(jax, "jit", lambda function: Lowered())
+    assert fused_attention(jnp.bfloat16) == "cudnn"
+    assert set(asked) == {jnp.dtype("bfloat16")}
+    assert fused_attention(jnp.float32) is None
 
 
 def test_a_resnet_in_bfloat16():
