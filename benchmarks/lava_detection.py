@@ -177,8 +177,13 @@ def main() -> None:
                     continue
                 # what is measured again replaces what was; the rest of the file stays
                 kept = {_name(row): row for row in read_results(arguments.output)}
-                lacking = [m for m in wanted if (name, corruption, m) not in kept]
-                chosen = lacking if arguments.missing else wanted
+                trained = arguments.models > 0 and corruption == "wrong labels"
+                able = [m for m in methods(0) | others if trained or m not in TRAIN_MODELS]
+                chosen = [m for m in able if m in wanted]
+                if arguments.missing:
+                    chosen = [m for m in chosen if (name, corruption, m) not in kept]
+                if not chosen:
+                    continue
                 found = run(name, corruption, chosen, seeds, arguments.models, others)
                 kept = {_name(row): row for row in read_results(arguments.output)}
                 kept |= {_name(row): row for row in found}
