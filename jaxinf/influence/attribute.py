@@ -23,6 +23,7 @@ from jaxinf.influence.checks import (
     warn_unresolved,
 )
 from jaxinf.influence.queries import QueryGroups, as_groups
+from jaxinf.influence.scoring_plan import ScoringPlan
 from jaxinf.typing import Batch, Params
 
 _BATCHES_PER_CHUNK = 8
@@ -155,6 +156,10 @@ def attribute(
     if done.num_nonfinite:
         warnings.warn(f"{done.num_nonfinite} scores are NaN or infinite", stacklevel=2)
     passes = attributor.forward_passes and attributor.forward_passes(groups.size)
+    per_example = passes * flops if passes and flops else None
+    scoring = _planned(attributor, state, probe, batch_size // num_shards(mesh))
+    if scoring is not None:
+        passes, per_example = scoring.chosen.forward_passes, scoring.chosen.flops
     plan = Plan(
         method=attributor.name,
         num_queries=groups.size,
@@ -163,11 +168,12 @@ def attribute(
         num_devices=num_shards(mesh),
         parallel=parallel,
         forward_passes=passes,
-        flops_per_example=passes * flops if passes and flops else None,
+        flops_per_example=per_example,
         temp_bytes=done.temp_bytes,
         compile_seconds=done.compile_seconds,
         run_seconds=done.run_seconds,
         rows_scored=done.num_rows,
+        scoring=scoring,
     )
     top, bottom = done.top, done.bottom
     return Attribution(
@@ -179,6 +185,14 @@ def attribute(
         diagnostics=found,
         plan=plan,
     )
+
+
+def _planned(attributor: Attributor, state: Any, probe: Batch, rows: int) -> ScoringPlan | None:
+    if attributor.plan is None:
+        return None
+    held = jax.eval_shape(lambda batch: batch, probe)  # in the dtypes that the device has
+    local = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), held)
+    return attributor.plan(state, local)
 
 
 def _check_settings(

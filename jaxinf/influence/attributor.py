@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from jaxinf.engine import Stream
 from jaxinf.influence.queries import QueryGroups
+from jaxinf.influence.scoring_plan import ScoringPlan
 from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
 
@@ -37,6 +38,14 @@ class DiagnoseFn(Protocol):
         ...
 
 
+class SelfScoreFn(Protocol):
+    """What the examples of one batch do for themselves."""
+
+    def __call__(self, state: PyTree, batch: Batch) -> Float[jax.Array, " B"]:
+        """Influence of each example on itself."""
+        ...
+
+
 class Attributor(NamedTuple):
     """A method of attribution as pure functions; all of them jit, vmap and shard.
 
@@ -49,6 +58,10 @@ class Attributor(NamedTuple):
         forward_passes: K -> cost of `score` per training example, in forward passes, or None
             where it is not known.
         name: what to call it in plans, stores and reports.
+        self_score: `(state, batch) -> float[B]`, each example's score on itself as a query, where
+            the state of any query is enough for it; or None.
+        plan: `(state, batch) -> ScoringPlan`, how such a batch is scored and why (only shapes
+            matter), or None where there is no choice; it may return None.
     """
 
     prepare: PrepareFn
@@ -57,3 +70,5 @@ class Attributor(NamedTuple):
     loss_fn: PerExampleLoss | Callable[..., Any] | None = None
     forward_passes: Callable[[int], float] | None = None
     name: str = "attributor"
+    self_score: SelfScoreFn | None = None
+    plan: Callable[[PyTree, Batch], ScoringPlan | None] | None = None

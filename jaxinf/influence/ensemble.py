@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxinf.errors import InputError, leaf_name
 from jaxinf.influence.attributor import Attributor, DiagnoseFn
+from jaxinf.influence.scoring_plan import ScoringPlan
 from jaxinf.typing import Params, PerExampleLoss, PyTree
 
 
@@ -105,6 +106,11 @@ def over_checkpoints(attributor: Attributor, weights: Sequence[float]) -> Attrib
         each = lax.map(lambda inner: figures(inner, batch, key), state.inner)
         return {name: jnp.mean(figure, axis=0) for name, figure in dict(each).items()}
 
+    def plan(state: StackedState, batch: PyTree) -> ScoringPlan | None:
+        first = jax.tree.map(lambda a: a[0], state.inner)
+        of_one = attributor.plan and attributor.plan(first, batch)
+        return of_one and of_one.times(count)
+
     inner_loss, inner_cost = attributor.loss_fn, attributor.forward_passes
     return Attributor(
         prepare,
@@ -113,6 +119,7 @@ def over_checkpoints(attributor: Attributor, weights: Sequence[float]) -> Attrib
         inner_loss and over_models(inner_loss),
         inner_cost and (lambda k: count * inner_cost(k)),
         f"over_checkpoints({attributor.name}, {given.tolist()})",
+        plan=plan,
     )
 
 

@@ -18,11 +18,12 @@ from jax.tree_util import Partial
 
 from jaxinf.errors import InputError, check_differentiable
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.derivatives import Derivatives, Scorer
 from jaxinf.influence.diagnostics import step_diagnostics, unresolved_share
 from jaxinf.influence.directions import Mode, add, global_norm, map_queries, optimizer_steps
 from jaxinf.influence.loss import scoring_loss
 from jaxinf.influence.queries import QueryGroups, as_groups
-from jaxinf.influence.scorers import directional_derivatives, finite_changes
+from jaxinf.influence.scorers import finite_changes
 from jaxinf.typing import Params, PerExampleLoss, PyTree
 
 Difference = Literal["signed", "absolute"]
@@ -142,7 +143,9 @@ def forward_inf_jvp(
     optimizer: optax.GradientTransformation | None = None,
     steps: int = 1,
     mode: Mode = "descent",
+    scorer: Scorer = "auto",
     query_chunk: int | None = 4,
+    gradient_chunk: int | None = None,
     compute_dtype: Any = None,
     matmul_precision: str | None = None,
 ) -> Attributor:
@@ -151,14 +154,18 @@ def forward_inf_jvp(
     Sign: positive = training on the example lowers the query's loss (a proponent). The scale is
     that of `forward_inf` with the same optimiser: the two agree as the step shrinks.
 
-    Cost: (1 + 2K) forward passes per training example, less where the primal pass is shared.
+    Cost: (1 + 2K) forward passes per training example by forward mode, about 3 and the
+    contractions by the others; see `jaxinf.influence.derivatives`.
 
     Args:
         loss_fn: `(params, batch) -> float[B]`, in evaluation mode.
         optimizer: any optax optimiser; default `optax.sgd(1e-2)`.
         steps: how many steps make up the direction.
         mode: `"descent"` or `"ascent"`; they agree for one step of SGD.
-        query_chunk: how many directions share one primal pass; more costs memory. None: all.
+        scorer: `"auto"` plans it; `"jvp"` is forward-only.
+        query_chunk: how many directions share one primal pass, at most; more costs memory. None:
+            all, or as planned.
+        gradient_chunk: examples whose gradients are held at once; None: what fits.
         compute_dtype: as in `forward_inf`.
         matmul_precision: as in `jax.default_matmul_precision`; the limit needs no more than the
             default.
@@ -177,6 +184,7 @@ def forward_inf_jvp(
     """
     optimizer = optax.sgd(1e-2) if optimizer is None else optimizer
     _check_settings(steps, mode)
+    slopes = Derivatives(scorer, query_chunk, gradient_chunk)
     loss = scoring_loss(loss_fn, compute_dtype, matmul_precision)
 
     @jax.jit
@@ -195,9 +203,7 @@ def forward_inf_jvp(
         return DirectionState(loss, params, directions, diagnostics)
 
     def score(state: DirectionState, batch: PyTree) -> jax.Array:
-        change = directional_derivatives(
-            state.loss_fn, state.params, state.directions, batch, query_chunk
-        )
+        change = slopes.score(state, batch)
         return -change if mode == "descent" else change
 
     return Attributor(
@@ -205,8 +211,9 @@ def forward_inf_jvp(
         score,
         lambda state, batch, key: state.diagnostics,
         loss_fn,
-        lambda k: -(-k // (query_chunk or k)) + 2.0 * k,
+        slopes.cost,
         f"forward_inf_jvp({mode})",
+        plan=slopes.plan_score,
     )
 
 

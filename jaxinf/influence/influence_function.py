@@ -60,7 +60,7 @@ def influence_function(
     measure: Measure = "loss",
     train_measure: Measure = "loss",
     penalty: Any = None,
-    scorer: DisplacementScorer = "jvp",
+    scorer: DisplacementScorer = "auto",
     query_chunk: int | None = 16,
     gradient_chunk: int | None = None,
 ) -> Attributor:
@@ -91,9 +91,10 @@ def influence_function(
             loss, whose gradient is the margin's with the weight 1 − p of TRAK; `"margin"` leaves
             that weight to `weight_by_doubt`.
         penalty: `params -> scalar` that the objective adds to the mean loss, or None.
-        scorer: `"jvp"`, `"finite"` or `"gradients"`; see `along_displacement`.
+        scorer: `"auto"` plans it; `"finite"`, `"jvp"`, `"gradients"`, `"ghost"` or a `Planner`:
+            see `jaxinf.influence.derivatives`.
         query_chunk: how many queries are solved for, and scored, at once.
-        gradient_chunk: per-example gradients held at once; None takes what fits in 256 MiB.
+        gradient_chunk: examples whose gradients are held at once; None: what fits.
 
     Returns:
         An `Attributor` whose `prepare` needs the training set. Its diagnostics, float[K] each:
@@ -127,8 +128,8 @@ def influence_function(
     measured = scoring_loss(as_measure(fine, measure), None, "highest")
     scored = as_measure(fine if scorer == "finite" else scoring_loss(loss_fn), train_measure)
     held = None if penalty is None else Partial(penalty)
-    score, diagnose, cost = along_displacement(scorer, query_chunk, gradient_chunk)
-    name = _name(chosen, damping, damping_unit, curvature, (measure, train_measure), scorer)
+    scoring = along_displacement(scorer, query_chunk, gradient_chunk)
+    name = _name(chosen, damping, damping_unit, curvature, (measure, train_measure), scoring.name)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
         check_differentiable(params)
@@ -159,7 +160,9 @@ def influence_function(
         }
         return DirectionState(scored, params, to_tree(displacement, params), diagnostics)
 
-    return Attributor(prepare, score, diagnose, loss_fn, cost, name)
+    return Attributor(
+        prepare, scoring.score, scoring.diagnose, loss_fn, scoring.cost, name, plan=scoring.plan
+    )
 
 
 @jax.jit

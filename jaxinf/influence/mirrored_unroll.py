@@ -40,7 +40,7 @@ def mirrored_unroll(
     displacement: Displacement = "finite",
     measure: Measure = "loss",
     penalty: Any = None,
-    scorer: DisplacementScorer = "jvp",
+    scorer: DisplacementScorer = "auto",
     query_chunk: int | None = 16,
     gradient_chunk: int | None = None,
 ) -> Attributor:
@@ -67,9 +67,10 @@ def mirrored_unroll(
             the optimiser must be differentiable (for Adam, set its `eps_root`).
         measure: what the query adds: `"loss"`, `"margin"` or a function like a loss.
         penalty: `params -> scalar` that the objective adds to the mean loss, or None.
-        scorer: `"jvp"`, `"finite"` or `"gradients"`; see `along_displacement`.
+        scorer: `"auto"` plans it; `"finite"`, `"jvp"`, `"gradients"`, `"ghost"` or a `Planner`:
+            see `jaxinf.influence.derivatives`.
         query_chunk: how many queries are trained on, and scored, at once.
-        gradient_chunk: per-example gradients held at once; None takes what fits in 256 MiB.
+        gradient_chunk: examples whose gradients are held at once; None: what fits.
 
     Returns:
         An `Attributor` whose `prepare` needs the training set. Its diagnostics, float[K] each:
@@ -100,7 +101,7 @@ def mirrored_unroll(
     measured = scoring_loss(as_measure(loss, measure), None, "highest")
     scored = loss if scorer == "finite" else scoring_loss(loss_fn)
     held = None if penalty is None else Partial(penalty)
-    score, diagnose, cost = along_displacement(scorer, query_chunk, gradient_chunk)
+    scoring = along_displacement(scorer, query_chunk, gradient_chunk)
     update = _Update(optimizer)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
@@ -145,11 +146,12 @@ def mirrored_unroll(
     asked = "function" if callable(measure) else measure
     return Attributor(
         prepare,
-        score,
-        diagnose,
+        scoring.score,
+        scoring.diagnose,
         loss_fn,
-        cost,
-        f"mirrored_unroll({steps} steps, {batches}, {displacement}, {asked}, {scorer})",
+        scoring.cost,
+        f"mirrored_unroll({steps} steps, {batches}, {displacement}, {asked}, {scoring.name})",
+        plan=scoring.plan,
     )
 
 

@@ -11,8 +11,9 @@ from jax.tree_util import Partial
 
 from jaxinf.errors import InputError
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.derivatives import norms_of_gradients
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.scorers import estimated_gradient_norms, gradient_norms
+from jaxinf.influence.scorers import estimated_gradient_norms
 from jaxinf.typing import Params, PerExampleLoss, PyTree
 
 
@@ -82,9 +83,9 @@ def normalise_by_gradient_norm(
         loss_fn: the per-example loss whose gradients are meant.
         num_probes: estimate the norms from that many random directions, by forward passes
             alone (2 per probe; relative error about `1 / sqrt(2 num_probes)`). None computes
-            them exactly from per-example gradients.
+            them exactly, from one backward pass.
         key: for the random directions; needed with `num_probes`.
-        gradient_chunk: for the exact norms; None takes what fits in 256 MiB.
+        gradient_chunk: for the exact norms, examples held at once; None: all.
         floor: added to each norm.
 
     Returns:
@@ -110,7 +111,7 @@ def normalise_by_gradient_norm(
 
     def norms(loss: Partial, params: Params, batch: PyTree) -> jax.Array:
         if num_probes is None:
-            return gradient_norms(loss, params, batch, gradient_chunk) + floor
+            return norms_of_gradients(loss, params, batch, gradient_chunk) + floor
         assert key is not None
         return estimated_gradient_norms(loss, params, batch, key, num_probes) + floor
 
@@ -131,6 +132,7 @@ def _normalised(
         return attributor.score(state.inner, batch) / scale[None, :]
 
     inner_diagnose, inner_cost = attributor.diagnose, attributor.forward_passes
+    inner_plan = attributor.plan
     return Attributor(
         prepare,
         score,
@@ -138,4 +140,5 @@ def _normalised(
         attributor.loss_fn,
         inner_cost and (lambda k: inner_cost(k) + cost),
         name,
+        plan=inner_plan and (lambda state, batch: inner_plan(state.inner, batch)),
     )

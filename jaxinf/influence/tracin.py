@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.derivatives import Scorer
 from jaxinf.influence.ensemble import over_checkpoints
-from jaxinf.influence.gradients import Scorer, grad_dot
+from jaxinf.influence.gradients import grad_dot
 from jaxinf.typing import PerExampleLoss
 
 
@@ -13,7 +14,7 @@ def tracin(
     loss_fn: PerExampleLoss,
     learning_rates: Sequence[float],
     *,
-    scorer: Scorer = "jvp",
+    scorer: Scorer = "auto",
     query_chunk: int | None = 4,
     gradient_chunk: int | None = None,
     compute_dtype: Any = None,
@@ -62,5 +63,5 @@ def tracin(
         gradient_chunk=gradient_chunk,
         compute_dtype=compute_dtype,
     )
-    name = f"tracin({scorer}, {[float(rate) for rate in learning_rates]})"
+    name = f"tracin({at_one.name}, {[float(rate) for rate in learning_rates]})"
     return over_checkpoints(at_one, learning_rates)._replace(name=name)

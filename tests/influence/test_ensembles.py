@@ -60,7 +60,7 @@ def test_tracin_in_float64(x64, problem):
 def test_attribute_runs_tracin(problem):
     models = shrunk(problem.params)
     found = attribute(
-        tracin(problem.loss_fn, RATES),
+        tracin(problem.loss_fn, RATES, scorer="jvp"),
         stack_checkpoints(models),
         problem.queries,
         problem.train,

@@ -310,7 +310,7 @@ def test_bad_settings():
         ({"curvature": "kfac"}, "curvature must be"),
         ({"solver": "ekfac"}, "ekfac approximates curvature='fisher'"),
         ({"measure": "accuracy"}, "measure must be"),
-        ({"scorer": "ghost"}, "scorer must be"),
+        ({"scorer": "guess"}, "scorer must be"),
         ({"query_chunk": 0}, "query_chunk must be"),
     ):
         with pytest.raises(InputError, match=match):

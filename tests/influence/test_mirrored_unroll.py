@@ -162,7 +162,7 @@ def test_bad_input():
         ({"steps": 0}, "steps must be at least 1"),
         ({"displacement": "second"}, "displacement must be"),
         ({"measure": "accuracy"}, "measure must be"),
-        ({"scorer": "ghost"}, "scorer must be"),
+        ({"scorer": "guess"}, "scorer must be"),
     ):
         with pytest.raises(InputError, match=match):
             make(**options)

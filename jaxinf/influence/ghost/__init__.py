@@ -1,0 +1,1 @@
+"""Ghost products: what per-example gradients are for, without forming them."""
