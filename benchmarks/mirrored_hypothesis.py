@@ -11,6 +11,7 @@ Groups on networks: see `benchmarks.mirrored_groups`.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,7 @@ def groups(
     num_groups: int,
     group_size: int,
     store: Any,
+    kinds: tuple[str, ...],
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """All kinds of groups on one set and model; the figures, and truth and mirror [seeds, G]."""
     train, test = load(name)
@@ -145,13 +147,13 @@ def groups(
         draw(train, size, seed=0), draw(test, group_size * num_groups // 3, seed=1),
         num_groups, group_size, seed=2,
     )  # fmt: skip
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in kinds}
     began = time.perf_counter()
     trainer = make_trainer(experiment, training)
     for seed in range(seeds):
         folder = None if store is None else Path(store) / f"{name}_{training.model}_{seed}"
-        losses = train_all(experiment, trainer, KINDS, seed, folder)
-        for kind, pair in influences(losses, experiment, KINDS).items():
+        losses = train_all(experiment, trainer, kinds, seed, folder)
+        for kind, pair in influences(losses, experiment, kinds).items():
             found[kind].append(pair)
     seconds = time.perf_counter() - began
     rows, pairs = [], {}
@@ -185,14 +187,20 @@ def plot(path: Path, panels: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     print(f"wrote {path}")
 
 
+def _points(folder: Path, name: str, decay: float) -> Path:
+    return folder / f"mirrored_convex_{name}_{decay:g}.npz"
+
+
 def main() -> None:
     """Run what the command line asks for and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sets", default="mnist,fashion_mnist", help=f"of {', '.join(SETS)}")
     parser.add_argument("--parts", default="convex,groups")
+    parser.add_argument("--weight-decays", default=",".join(f"{d:g}" for d in WEIGHT_DECAYS))
     parser.add_argument("--rows", type=int, default=1000, help="training points left out, of 4,900")
     parser.add_argument("--train", type=int, default=4900, help="training points, convex part")
     parser.add_argument("--models", default="mlp,cnn", help="of the groups")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of groups")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", type=int, default=30)
     parser.add_argument("--group-size", type=int, default=30)
@@ -204,8 +212,9 @@ def main() -> None:
         "--quick", action="store_true", help="digits, few points, groups and epochs"
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument("--resume", action="store_true", help="keep what the JSON has already")
     arguments = parser.parse_args()
-    decays = WEIGHT_DECAYS
+    decays = tuple(float(d) for d in arguments.weight_decays.split(","))
     if arguments.quick:
         arguments.sets, arguments.rows, arguments.train, decays = "digits", 40, 300, (1e-2, 1e-4)
         arguments.seeds, arguments.groups, arguments.group_size = 2, 5, 10
@@ -214,28 +223,45 @@ def main() -> None:
     if unknown := set(sets) - set(SETS):
         parser.error(f"unknown set {sorted(unknown)[0]}: of {', '.join(SETS)}")
     jax.config.update("jax_num_cpu_devices", cores())
+    path = arguments.output / "mirrored_hypothesis.json"
     results: dict[str, list[Any]] = {"convex": [], "groups": []}
+    if arguments.resume and path.exists():
+        results = json.loads(path.read_text())["results"]
+    done = {(r["set"], r["weight_decay"]) for r in results["convex"]}
+    done |= {(r["set"], r["model"]) for r in results["groups"]}
     settings = {
-        key: value for key, value in vars(arguments).items() if key not in ("output", "plots")
+        key: value
+        for key, value in vars(arguments).items()
+        if key not in ("output", "plots", "resume", "store")
     }
     settings |= {"weight_decays": decays, "cores": cores(), "device": jax.devices()[0].device_kind}
     for name in sets:
-        panels = {}
         for decay in decays if "convex" in arguments.parts else ():
+            if (name, decay) in done:
+                continue
             with float64():
                 row, pair = convex(name, arguments.train, arguments.rows, decay)
             results["convex"].append(row)
-            panels[f"weight decay {decay:g}"] = pair
+            if arguments.plots:
+                arguments.plots.mkdir(parents=True, exist_ok=True)
+                np.savez(_points(arguments.plots, name, decay), truth=pair[0], mirror=pair[1])
             low, high = min(row["spearman"]), max(row["spearman"])
             print(f"{name}, weight decay {decay:g}: Spearman {low:.3f} to {high:.3f}", flush=True)
-            write_result(arguments.output / "mirrored_hypothesis.json", settings, results)
-        if arguments.plots and panels:
+            write_result(path, settings, results)
+        panels = {}
+        for decay in WEIGHT_DECAYS if arguments.plots else ():
+            if (points := _points(arguments.plots, name, decay)).exists():
+                with np.load(points) as kept:
+                    panels[f"weight decay {decay:g}"] = kept["truth"], kept["mirror"]
+        if panels:
             plot(arguments.plots / f"mirrored_convex_{name}.png", panels)
         for model in arguments.models.split(",") if "groups" in arguments.parts else ():
+            if (name, model) in done:
+                continue
             training = Training(model, arguments.epochs, 50, 0.05)
             rows, pairs = groups(
                 name, training, arguments.seeds, arguments.group_train, arguments.groups,
-                arguments.group_size, arguments.store,
+                arguments.group_size, arguments.store, tuple(arguments.kinds.split(",")),
             )  # fmt: skip
             results["groups"] += rows
             for row in rows:
@@ -243,7 +269,7 @@ def main() -> None:
             if arguments.plots:
                 means = {k: (t.mean(axis=0), m.mean(axis=0)) for k, (t, m) in pairs.items()}
                 plot(arguments.plots / f"mirrored_groups_{name}_{model}.png", means)
-            write_result(arguments.output / "mirrored_hypothesis.json", settings, results)
+            write_result(path, settings, results)
 
 
 if __name__ == "__main__":

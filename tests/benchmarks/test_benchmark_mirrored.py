@@ -13,6 +13,7 @@ from benchmarks.mirrored_groups import (
     make_experiment,
     subsets_of,
 )
+from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 
 
 def experiment(num_groups=6, group_size=10):
@@ -76,3 +77,61 @@ def test_mirrored_benchmark_runs(tmp_path):
     rows = {(row["model"], row["kind"]) for row in results["groups"]}
     assert rows == {(model, kind) for model in ("mlp", "cnn") for kind in KINDS}
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_a_run_that_is_resumed_keeps_what_it_has(tmp_path):
+    kept = {"set": "digits", "weight_decay": 0.01, "spearman": [0.5, 0.6]}
+    groups = {"set": "digits", "model": "mlp", "kind": "swept", "spearman": 0.5}
+    document = {"results": {"convex": [kept], "groups": [groups]}}
+    (tmp_path / "mirrored_hypothesis.json").write_text(json.dumps(document))
+    command = [sys.executable, "-m", "benchmarks.mirrored_hypothesis", "--sets", "digits"]
+    options = ["--weight-decays", "0.01", "--models", "mlp", "--resume", "--output", str(tmp_path)]
+    subprocess.run([*command, *options], cwd=ROOT, check=True, timeout=60)
+    assert json.loads((tmp_path / "mirrored_hypothesis.json").read_text()) == document
+
+
+def test_the_tables_say_what_was_found():
+    convex = {
+        "set": "mnist",
+        "weight_decay": 0.01,
+        "train": 4900,
+        "left_out": 100,
+        "pearson": [0.99, 0.98],
+        "spearman": [0.7, 0.9],
+        "truth_per_mirror": [1.5, 1.25],
+        "released_code": {"pearson": [0.9966, 0.9986], "spearman": [0.855, 0.941]},
+    }
+    groups = {
+        "set": "mnist",
+        "model": "cnn",
+        "epochs": 8,
+        "kind": "shuffled",
+        "seeds": 5,
+        "pearson": 0.5,
+        "spearman": 0.25,
+        "spearman_interval": [-0.1, 0.6],
+        "wrong_share": [0.5] * 30,
+        "halves": 0.75,
+    }
+    page = mirrored_hypothesis_table({"results": {"convex": [convex], "groups": [groups]}})
+    assert "| 0.9800 to 0.9900 | 0.700 to 0.900 | 0.9966 to 0.9986, 0.855 to 0.941 |" in page
+    assert "| 30, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
+    rates = {("loop", None): 2.0, ("compiled", None): 4.0, ("vmap", 8): 40.0}
+    contenders = [
+        {"contender": name, "median": rate} | ({} if width is None else {"at_once": width})
+        for (name, width), rate in rates.items()
+    ]
+    row = {"problem": "net", "train": 100, "epochs": 2, "batch": 5, "contenders": contenders}
+    row |= {"vmap_per_loop": 20.0, "vmap_per_compiled": 10.0}
+    assert "batch 5 | 2 | 4 | 40 | 20.0 | 10.0 |" in retraining_table(
+        {"results": [row], "settings": {}}
+    )
+
+
+@pytest.mark.slow
+def test_retraining_benchmark_runs(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.retraining", "--quick"]
+    subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, check=True, timeout=600)
+    document = json.loads((tmp_path / "retraining.json").read_text())
+    assert document["settings"]["mirror"]["ratio"] > 1
+    assert document["results"][0]["vmap_per_loop"] > 1

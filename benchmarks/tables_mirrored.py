@@ -1,0 +1,92 @@
+"""The tables of `benchmarks.mirrored_hypothesis` and `benchmarks.retraining`."""
+
+from typing import Any
+
+NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+KINDS = {
+    "swept": "swept share of wrong labels",
+    "shuffled": "the same examples at random",
+    "clean": "clean examples at random",
+}
+
+
+def mirrored_hypothesis_table(document: dict[str, Any]) -> str:
+    """Leave-one-out against its mirror: convex models, and groups on networks."""
+    results = document["results"]
+    lines = [
+        "**Convex.** Least and largest correlation over the test points; all models to a gradient "
+        "norm of 1e-10.",
+        "",
+        "| set | weight decay | training points, left out | Pearson | Spearman "
+        "| released code: Pearson, Spearman | truth per mirror |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["convex"]:
+        released = row.get("released_code")
+        beside = (
+            f"{_span(released['pearson'], 4)}, {_span(released['spearman'])}" if released else ""
+        )
+        lines.append(
+            f"| {NAMES[row['set']]} | {row['weight_decay']:g} | {row['train']:,}, "
+            f"{row['left_out']:,} | {_span(row['pearson'], 4)} | {_span(row['spearman'])} "
+            f"| {beside} | {_span(row['truth_per_mirror'], 2)} |"
+        )
+    if not results["groups"]:
+        return "\n".join(lines)
+    lines += [
+        "",
+        "**Groups on networks.** Correlation over the groups of the means over seeds; in brackets "
+        "a 95 % bootstrap interval over groups. *Given the share*: Spearman after the share of "
+        "wrong labels is taken out of both. *Ceiling*: Spearman of the truth of every other seed "
+        "with the rest.",
+        "",
+        "| set | model | groups | seeds | Pearson | Spearman | given the share | ceiling |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["groups"]:
+        low, high = row["spearman_interval"]
+        given = f"{row['given_share']:.3f}" if "given_share" in row else ""
+        ceiling = f"{row['halves']:.3f}" if "halves" in row else ""
+        lines.append(
+            f"| {NAMES[row['set']]} | {row['model']}, {row['epochs']} epochs "
+            f"| {len(row['wrong_share'])}, {KINDS[row['kind']]} | {row['seeds']} "
+            f"| {row['pearson']:.3f} | {row['spearman']:.3f} ({low:.3f} to {high:.3f}) "
+            f"| {given} | {ceiling} |"
+        )
+    return "\n".join(lines)
+
+
+def retraining_table(document: dict[str, Any]) -> str:
+    """Models per second of every contender, and what the mirror costs."""
+    results = document["results"]
+    widths = sorted({c["at_once"] for row in results for c in row["contenders"] if "at_once" in c})
+    lines = [
+        "| network, subset | loop | compiled loop | "
+        + " | ".join(f"vmap {width}" for width in widths)
+        + " | best per loop | best per compiled loop |",
+        "|---|---|---|" + "---|" * len(widths) + "---|---|",
+    ]
+    for row in results:
+        rates = {(c["contender"], c.get("at_once")): c["median"] for c in row["contenders"]}
+        vmapped = [rates.get(("vmap", width)) for width in widths]
+        cells = [rates["loop", None], rates["compiled", None], *vmapped]
+        shown = " | ".join("" if rate is None else f"{rate:.3g}" for rate in cells)
+        lines.append(
+            f"| {row['problem']}; {row['train'] // 2:,} examples, {row['epochs']} epochs, batch "
+            f"{row['batch']} | {shown} | {row['vmap_per_loop']:.1f} "
+            f"| {row['vmap_per_compiled']:.1f} |"
+        )
+    cost = document["settings"].get("mirror")
+    if cost:
+        lines += [
+            "",
+            f"One retraining scores all: for {cost['queries']} queries and {cost['train']:,} "
+            f"training examples, mirrored leave-one-out took {cost['mirror_seconds']:.1f} s, "
+            f"leave-one-out {cost['leave_one_out_seconds']:.0f} s (from {cost['left_out']} "
+            f"examples): **{cost['ratio']:.0f} times** as long.",
+        ]
+    return "\n".join(lines)
+
+
+def _span(values: list[float], digits: int = 3) -> str:
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
