@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 from jaxinf.influence.attribute import attribute
 from jaxinf.influence.attribution import Attribution, Plan
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.bm25 import bm25, word_ids
+from jaxinf.influence.compose import (
+    from_direction,
+    inverse_curvature_direction,
+    sum_directions,
+    update_direction,
+)
 from jaxinf.influence.convergence import InfluenceWarning
 from jaxinf.influence.curvature import GaussNewton
 from jaxinf.influence.early_ensemble import early_ensemble, weight_by_doubt
@@ -18,11 +25,20 @@ from jaxinf.influence.ensemble import ensemble, over_checkpoints, stack_checkpoi
 from jaxinf.influence.forward_inf import forward_inf, forward_inf_jvp
 from jaxinf.influence.gradients import grad_cos, grad_dot
 from jaxinf.influence.influence_function import influence_function
+from jaxinf.influence.logra import logra
 from jaxinf.influence.mirrored_unroll import mirrored_unroll
+from jaxinf.influence.nearest import knn_attribution
 from jaxinf.influence.normalise import normalise_by_gradient_norm, normalise_by_loss
 from jaxinf.influence.queries import QueryGroups, group_queries
 from jaxinf.influence.released import released_forward_inf
 from jaxinf.influence.representer import representer_points
+from jaxinf.influence.self_influence import normalise_by_self_influence, self_influence
+from jaxinf.influence.signatures import (
+    content_hashes,
+    minhash_signatures,
+    perceptual_hashes,
+    signature_match,
+)
 from jaxinf.influence.similarity import representation_similarity
 from jaxinf.influence.tracin import tracin
 from jaxinf.influence.trak import trak
@@ -57,6 +73,8 @@ __all__ = [
     "Plan",
     "QueryGroups",
     "attribute",
+    "bm25",
+    "content_hashes",
     "draw_subsets",
     "early_ensemble",
     "ensemble",
@@ -64,26 +82,38 @@ __all__ = [
     "fit_datamodels",
     "forward_inf",
     "forward_inf_jvp",
+    "from_direction",
     "grad_cos",
     "grad_dot",
     "group_queries",
     "influence_function",
+    "inverse_curvature_direction",
+    "knn_attribution",
     "leave_one_out",
     "leave_one_out_ridge",
+    "logra",
+    "minhash_signatures",
     "mirrored_leave_one_out",
     "mirrored_unroll",
     "normalise_by_gradient_norm",
     "normalise_by_loss",
+    "normalise_by_self_influence",
     "over_checkpoints",
+    "perceptual_hashes",
     "released_forward_inf",
     "representation_similarity",
     "representer_points",
     "retrain_on_subsets",
+    "self_influence",
     "sgd_trainer",
+    "signature_match",
     "stack_checkpoints",
+    "sum_directions",
     "tracin",
     "trak",
+    "update_direction",
     "weight_by_doubt",
+    "word_ids",
 ]
 
 

@@ -1,5 +1,6 @@
 """TRAK: a linear model on randomly projected gradients, averaged over checkpoints."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +25,12 @@ from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
 
 class TrakState(NamedTuple):
-    """C models (leading axis), and what each query's projected gradient is solved to [C, K, d]."""
+    """C models, (ΦᵀΦ + damping)⁻¹ of each [C, d, d], and what it makes of the queries [C, K, d]."""
 
     loss_fn: Partial
     measured: Partial
     models: Params
+    inverse: jax.Array
     solved: jax.Array
     diagnostics: dict[str, jax.Array]
 
@@ -43,6 +45,7 @@ def trak(
     damping_unit: DampingUnit = "absolute",
     measure: Measure = "margin",
     gradient_chunk_size: int | None = None,
+    with_self_score: bool = False,
 ) -> Attributor:
     """`mean_c φ(q)ᵀ (ΦᵀΦ + damping)⁻¹ φ(z) · mean_c (1 − p(z))`, φ the projected margin gradients.
 
@@ -65,6 +68,8 @@ def trak(
         measure: the model output that is attributed: `"margin"`; `"loss"`, which drops the
             weights 1 − p; or a function like a loss (minus the margin, say), which keeps them.
         gradient_chunk_size: per-example gradients held at once; None takes what fits in 256 MiB.
+        with_self_score: keep the C inverses d × d in the state, for `self_influence` and
+            `normalise_by_self_influence`.
 
     Returns:
         An `Attributor` whose `prepare` needs the training set. Its diagnostics, float[K] each:
@@ -124,19 +129,21 @@ def trak(
         right_sides, before = map_queries(asked, params, as_groups(queries))
         if only_shapes(train, params, queries):
             blank = jnp.full_like(right_sides, jnp.nan)
-            return blank, before, blank[:, 0]
+            square = jnp.broadcast_to(blank[:1], (blank.shape[1], blank.shape[1]))
+            return square, blank, before, blank[:, 0]
         rows = training_rows(train, "trak")
         matrix = rows.total(lambda batch, mask: gram(measured, params, number, batch, mask))
         most = min(rows.count, matrix.shape[0])
         unit = 1.0 if damping_unit == "absolute" else jnp.trace(matrix) / most
-        solved, condition = _solve(matrix, right_sides, damping * unit)
+        inverse, condition = _invert(matrix, damping * unit)
         if not is_traced(condition) and not bool(condition < jnp.inf):
             raise InputError(
                 f"the Gram matrix of {rows.count} projected gradients of dimension "
                 f"{matrix.shape[0]} is singular: set damping above 0, or a projection_dim below "
                 "the number of training examples"
             )
-        return solved, before, jnp.broadcast_to(condition, before.shape)
+        solved = jnp.matmul(right_sides, inverse, precision="highest")
+        return inverse, solved, before, jnp.broadcast_to(condition, before.shape)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> TrakState:
         check_differentiable(params)
@@ -148,24 +155,38 @@ def trak(
             at_one(jax.tree.map(lambda p, c=c: p[c], models), queries, train, jnp.asarray(c))
             for c in range(count)
         ]
-        solved, before, condition = (jnp.stack(parts) for parts in zip(*each, strict=True))
+        stacked = (jnp.stack(parts) for parts in zip(*each, strict=True))
+        inverse, solved, before, condition = stacked
         figures = {"loss_before": before.mean(axis=0), "condition": condition.mean(axis=0)}
-        return TrakState(loss, measured, models, solved, figures)
+        kept = inverse if with_self_score else inverse[:, :0]
+        return TrakState(loss, measured, models, kept, solved, figures)
 
-    def score(state: TrakState, batch: PyTree) -> jax.Array:
+    def over(
+        state: TrakState, batch: Batch, dots_of: Callable[[jax.Array, jax.Array], jax.Array]
+    ) -> jax.Array:
+        """Mean over the models of `dots_of(number, features)`, times the mean weight [B]."""
+
         def at(number: jax.Array) -> tuple[jax.Array, jax.Array]:
             params = jax.tree.map(lambda p: p[number], state.models)
             found = features(state.measured, params, batch, number)
             losses = state.loss_fn(params, batch)
             weights = jnp.ones_like(losses) if measure == "loss" else doubt(losses)
             with jax.default_matmul_precision("highest"):
-                return state.solved[number] @ found.T, weights
+                return dots_of(number, found), weights
 
         if count == 1:
             dots, weights = at(jnp.asarray(0))
-            return dots * weights[None]
-        dots, weights = lax.map(at, jnp.arange(count))
-        return jnp.mean(dots, axis=0) * jnp.mean(weights, axis=0)[None]
+        else:
+            each, doubts = lax.map(at, jnp.arange(count))
+            dots, weights = jnp.mean(each, axis=0), jnp.mean(doubts, axis=0)
+        return dots * jnp.broadcast_to(weights, dots.shape)
+
+    def score(state: TrakState, batch: PyTree) -> jax.Array:
+        return over(state, batch, lambda c, found: state.solved[c] @ found.T)
+
+    def self_score(state: TrakState, batch: PyTree) -> jax.Array:
+        on_itself = lambda c, found: jnp.sum((found @ state.inverse[c]) * found, axis=1)
+        return over(state, batch, on_itself)
 
     losses = loss_fn
     if num_checkpoints is not None:
@@ -179,19 +200,18 @@ def trak(
         losses,
         lambda k: 3.0 * count,
         f"trak({projection_dim}, {asked}, {count} checkpoints, damping={damping:g}{scale})",
+        self_score if with_self_score else None,
     )
 
 
 @jax.jit
-def _solve(
-    matrix: jax.Array, right_sides: jax.Array, damping: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
+def _invert(matrix: jax.Array, damping: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     values, vectors = jnp.linalg.eigh(matrix)
     damped = values + damping
     floor = 4 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps * damped[-1]
     condition = jnp.where(damped[0] > floor, damped[-1] / damped[0], jnp.inf)
     with jax.default_matmul_precision("highest"):
-        return (right_sides @ vectors / damped[None]) @ vectors.T, condition
+        return (vectors / damped[None]) @ vectors.T, condition
 
 
 def _check_settings(

@@ -28,6 +28,12 @@ FACTORIES = {
     "representation_similarity": lambda loss: influence.representation_similarity(
         lambda params, batch: batch["x"]
     ),
+    "from_direction": lambda loss: influence.from_direction(
+        influence.update_direction(loss, optax.adam(1e-3)), loss
+    ),
+    "normalise_by_self_influence": lambda loss: influence.normalise_by_self_influence(
+        influence.grad_dot(loss)
+    ),
     "released_forward_inf": lambda loss: influence.released_forward_inf(
         lambda params, state, batch, *, train: (loss(params, batch), state), key=jax.random.key(0)
     ),
@@ -40,9 +46,23 @@ WITH_TRAIN = {
         loss, optimizer=optax.sgd(0.05), steps=2
     ),
     "trak": lambda loss: influence.trak(loss, projection_dim=8, key=jax.random.key(0), damping=1.0),
+    "logra": lambda loss: influence.logra(loss, rank=3, key=jax.random.key(0)),
+    "knn_attribution": lambda loss: influence.knn_attribution(
+        lambda params, batch: batch["x"], num_classes=4
+    ),
 }
-# their parameters are several models', or their loss comes in two parts: tested on their own
-OTHERS = {"ensemble", "over_checkpoints", "representer_points", "tracin"}
+# their parameters are several models', their loss comes in two parts, or they look at texts and
+# hashes: tested on their own
+OTHERS = {
+    "bm25",
+    "early_ensemble",
+    "ensemble",
+    "over_checkpoints",
+    "representer_points",
+    "signature_match",
+    "tracin",
+    "weight_by_doubt",
+}
 
 
 @pytest.fixture(scope="module")

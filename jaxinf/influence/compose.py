@@ -1,0 +1,158 @@
+"""Directions and scorers put together by hand: any query side with any training side.
+
+A *direction* is a pure function `(params, queries, train) -> displacement`: for each of the K
+queries, where the query would move the parameters (a pytree like `params` with a leading axis K).
+An example's score is how much that lowers its loss. Everything else composes around it: normalise,
+sum over checkpoints, ensemble.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxinf.engine import Stream
+from jaxinf.errors import InputError, check_differentiable
+from jaxinf.influence.along import DisplacementScorer, along_displacement
+from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.forward_inf import DirectionState, forward_inf_jvp
+from jaxinf.influence.influence_function import influence_function
+from jaxinf.influence.loss import scoring_loss
+from jaxinf.influence.queries import QueryGroups, as_groups
+from jaxinf.influence.vectors import row_norms, to_matrix
+from jaxinf.typing import Params, PerExampleLoss, PyTree
+
+
+class DirectionFn(Protocol):
+    """The query side."""
+
+    def __call__(self, params: Params, queries: QueryGroups, train: Stream | None = None) -> Params:
+        """Displacements, like `params` with a leading axis K."""
+        ...
+
+
+def from_direction(
+    direction: DirectionFn,
+    loss_fn: PerExampleLoss,
+    *,
+    scorer: DisplacementScorer = "jvp",
+    query_chunk: int | None = 16,
+    name: str = "direction",
+) -> Attributor:
+    """An attributor from any direction and any scorer.
+
+    Sign: positive = moving along the direction lowers the example's loss; for directions that
+    lower the query's loss, a proponent.
+
+    Args:
+        direction: one of those below, a sum of them, or the user's own.
+        loss_fn: `(params, batch) -> float[B]`, of the training side.
+        scorer: as in `jaxinf.influence.along.along_displacement`.
+        query_chunk: how many directions are scored at once.
+        name: which direction it is, for plans and stores.
+
+    Returns:
+        An `Attributor`, with the diagnostic `step_norm`.
+
+    Raises:
+        InputError: for an unknown scorer; in `prepare`, for a displacement unlike the parameters.
+
+    Example:
+        >>> loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2
+        >>> batch = {"x": jnp.array([[1.0, 0.0], [1.0, 1.0]]), "y": jnp.array([1.0, -1.0])}
+        >>> signs = lambda params, queries, train=None: jax.tree.map(
+        ...     jnp.sign, update_direction(loss, optax.sgd(1.0))(params, queries))
+        >>> method = from_direction(signs, loss, name="sign of the gradient")
+        >>> print(jnp.round(method.score(method.prepare(jnp.zeros(2), batch), batch), 2))
+        [[ 2. -2.]
+         [-2.  4.]]
+    """
+    score, diagnose, cost = along_displacement(scorer, query_chunk)[:3]
+    loss = scoring_loss(loss_fn, None, "highest" if scorer == "finite" else None)
+
+    def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
+        check_differentiable(params)
+        groups = as_groups(queries)
+        found = direction(params, groups, train)
+        expected = jax.tree.map(lambda p: (groups.weights.shape[0], *jnp.shape(p)), params)
+        shapes = jax.tree.map(jnp.shape, found)
+        if shapes != expected:
+            raise InputError(
+                "a direction must be like params with a leading axis of "
+                f"{groups.weights.shape[0]} queries: its shapes are {shapes}, not {expected}"
+            )
+        figures = {"step_norm": row_norms(to_matrix(found))}
+        return DirectionState(loss, params, found, figures)
+
+    return Attributor(prepare, score, diagnose, loss_fn, cost, f"from_direction({name}, {scorer})")
+
+
+def update_direction(
+    loss_fn: PerExampleLoss,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int = 1,
+) -> DirectionFn:
+    """Steps of any optax optimiser on the query alone; with `optax.sgd(1.0)`, minus the gradient.
+
+    Example:
+        >>> loss = lambda w, batch: batch["x"] @ w
+        >>> batch = {"x": jnp.array([[1.0, -2.0]])}
+        >>> update_direction(loss, optax.sgd(1.0))(jnp.zeros(2), as_groups(batch)).tolist()
+        [[-1.0, 2.0]]
+    """
+    return _of(forward_inf_jvp(loss_fn, optimizer=optimizer, steps=steps))
+
+
+def inverse_curvature_direction(loss_fn: PerExampleLoss, **options: Any) -> DirectionFn:
+    """Minus the inverse curvature times the query's gradient, over N.
+
+    Args:
+        loss_fn: `(params, batch) -> float[B]`.
+        **options: those of `influence_function`: solver, damping, curvature, measure, penalty.
+
+    Example:
+        >>> from jaxinf.engine import as_source
+        >>> loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2 / 2
+        >>> batch = {"x": jnp.array([[2.0]]), "y": jnp.array([1.0])}
+        >>> direction = inverse_curvature_direction(loss, solver="exact")
+        >>> direction(jnp.zeros(1), as_groups(batch), Stream(as_source(batch), 1)).tolist()
+        [[0.5]]
+    """
+    return _of(influence_function(loss_fn, **options))
+
+
+def sum_directions(directions: Sequence[DirectionFn], weights: Sequence[float]) -> DirectionFn:
+    """Weighted sum of directions: scored in one pass, at first order the sum of their scores.
+
+    Raises:
+        InputError: not one weight each.
+
+    Example:
+        >>> still = lambda params, queries, train=None: jnp.zeros((1, 2))
+        >>> ahead = lambda params, queries, train=None: jnp.ones((1, 2))
+        >>> sum_directions([still, ahead], [1.0, 0.5])(jnp.zeros(2), None).tolist()
+        [[0.5, 0.5]]
+    """
+    given = np.asarray(weights, float)
+    if not len(directions) or given.shape != (len(directions),):
+        raise InputError(f"{len(directions)} directions but {given.size} weights: give one each")
+
+    def total(params: Params, queries: QueryGroups, train: Stream | None = None) -> Params:
+        parts = [one(params, queries, train) for one in directions]
+        add = lambda *a: sum(w * x for w, x in zip(given.tolist(), a, strict=True))
+        return jax.tree.map(add, *parts)
+
+    return total
+
+
+def _of(attributor: Attributor) -> DirectionFn:
+    """The displacement that an attributor's query side ends in."""
+
+    def direction(params: Params, queries: QueryGroups, train: Stream | None = None) -> Params:
+        return attributor.prepare(params, queries, train).directions
+
+    return direction
