@@ -24,10 +24,12 @@ from benchmarks.tables_lava import (
     lava_on_paper_table,
     lava_table,
 )
+from benchmarks.tables_lds import lds_table
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
+from benchmarks.tables_planner import planner_table
 
 PAGES = [ROOT / "docs" / name for name in ("benchmarks.md", "membership.md")]
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -38,10 +40,12 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava_distance": lava_distance_table,
     "lava_memory": lava_memory_table,
     "lava_on_paper": lava_on_paper_table,
+    "lds": lds_table,
     "leakage": leakage_table,
     "membership": membership_table,
     "clip": clip_table,
     "memory": memory_table,
+    "planner": planner_table,
     "mirrored_hypothesis": mirrored_hypothesis_table,
     "retraining": retraining_table,
 }

@@ -134,6 +134,7 @@ def weight_by_doubt(
     """
     loss = scoring_loss(loss_fn)
     inner_diagnose, inner_cost = attributor.diagnose, attributor.forward_passes
+    inner_plan = attributor.plan
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DoubtState:
         models = params
@@ -157,5 +158,6 @@ def weight_by_doubt(
         score=score,
         diagnose=inner_diagnose and diagnose,
         forward_passes=inner_cost and (lambda k: inner_cost(k) + (num_models or 1)),
+        plan=inner_plan and (lambda state, batch: inner_plan(state.inner, batch)),
         name=f"weight_by_doubt({attributor.name})",
     )

@@ -8,7 +8,7 @@ from problems import make_problem, relative, to_float64
 
 from jaxinf import InputError
 from jaxinf.engine import Stream, as_source
-from jaxinf.influence import influence_function
+from jaxinf.influence import InfluenceWarning, influence_function
 from jaxinf.influence.inverse_hessian.system import System
 from jaxinf.influence.inverse_hessian.woodbury import gram_matrix, woodbury
 from jaxinf.influence.loss import scoring_loss
@@ -74,3 +74,14 @@ def test_bad_input(options, message):
         influence_function(problem.loss_fn, **given).prepare(
             problem.params, problem.queries, Stream(as_source(problem.train), 4)
         )
+
+
+def test_damping_that_float32_cannot_resolve():
+    """Twice the same examples: without damping the Gram matrix is singular."""
+    problem = make_problem("mlp", **SMALL)
+    twice = jax.tree.map(lambda a: np.concatenate([a, a]), problem.train)
+    method = influence_function(
+        problem.loss_fn, solver="woodbury", curvature="fisher", damping=1e-12
+    )
+    with pytest.warns(InfluenceWarning, match="woodbury is not converged"):
+        method.prepare(problem.params, problem.queries, Stream(as_source(twice), 4))

@@ -1,0 +1,81 @@
+"""The figure of `benchmarks.lds`: accuracy against the training it took."""
+
+from pathlib import Path
+from typing import Any
+
+COLOURS = {
+    "early": "#d55e00",
+    "influence": "#0072b2",
+    "unroll": "#56b4e9",
+    "forward-inf": "#009e73",
+    "trak": "#cc79a7",
+    "gradients": "#8c6d1f",
+    "baseline": "#999999",
+    "dattri": "#000000",
+}
+TITLES = {
+    "mnist_lr": "MNIST + logistic regression",
+    "mnist_mlp": "MNIST + MLP",
+    "cifar2_resnet9": "CIFAR-2 + ResNet-9",
+    "shakespeare": "tiny Shakespeare + transformer",
+}
+
+
+def plot(path: Path, sets: dict[str, dict[str, Any]]) -> None:
+    """One panel per set; a line joins a method's figures for growing numbers of models."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib import lines
+
+    # the same bytes for the same figures
+    plt.rcParams["svg.hashsalt"] = "lds"
+    names = [name for name in TITLES if name in sets]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 4.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        document = sets[name]
+        for (source, _), rows in curves(document).items():
+            theirs = source != "jaxinf"
+            colour = COLOURS[rows[0]["family"]]
+            axis.plot(
+                [row["training"] for row in rows],
+                [row["lds"]["estimate"] for row in rows],
+                marker={"jaxinf": "o", "dattri, run here": "s"}.get(source, "x"),
+                markersize=4,
+                linewidth=1,
+                linestyle="--" if theirs else "-",
+                color=colour,
+            )
+        ceiling = document["agreement"]["ceiling"]
+        if ceiling == ceiling:
+            axis.axhline(ceiling, color="0.7", linewidth=0.8)
+        reduced = ", reduced" if document["size"]["reduced"] else ""
+        axis.set(
+            title=TITLES[name] + reduced,
+            xlabel="training, in full runs",
+            xscale="log",
+            ylim=(-0.1, 1),
+        )
+        axis.grid(alpha=0.2)
+    axes[0][0].set_ylabel("LDS")
+    handles = [
+        lines.Line2D([], [], color=colour, marker="o", markersize=4, linewidth=1, label=family)
+        for family, colour in COLOURS.items()
+    ]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=len(COLOURS), fontsize=8, frameon=False
+    )
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    print(f"wrote {path}")
+
+
+def curves(document: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows of each source's methods by growing training, the published figures among them."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in [*document["rows"], *document["published"]]:
+        found.setdefault((row["source"], row["method"]), []).append(row)
+    return {key: sorted(rows, key=lambda row: row["training"]) for key, rows in found.items()}

@@ -1,0 +1,67 @@
+"""The table of `benchmarks.lds`."""
+
+from typing import Any
+
+from benchmarks.lds_plot import TITLES
+
+
+def lds_table(document: dict[str, Any]) -> str:
+    """Per set: every method, best first, with what it costs; then where the best ones stand."""
+    sets = document["results"]["sets"]
+    parts = [_set(name, sets[name]) for name in TITLES if name in sets]
+    return "\n\n".join(parts)
+
+
+def _set(name: str, found: dict[str, Any]) -> str:
+    size, agreement = found["size"], found["agreement"]
+    reduced = " **Reduced size.**" if size["reduced"] else ""
+    rows = sorted(found["rows"], key=lambda row: -row["lds"]["estimate"])
+    with_loo = any("loo" in row for row in rows)
+    lines = [
+        f"**{TITLES[name]}**: {size['train']:,} training examples, {size['queries']} queries, "
+        f"{size['subsets']} half-subsets × {size['seeds']} seeds, {found['epochs']} epochs, "
+        f"{'margin' if found['output'] == 'margin' else 'minus the loss'}.{reduced} Two seeds of "
+        f"one subset agree to {agreement['seeds']:.2f}, so that {agreement['ceiling']:.2f} is the "
+        f"most that can be reached. A full run takes {found['full_run_flops'] / 1e12:.2g} TFLOP.",
+        "",
+        f"| method | models × epochs | training, full runs | then s | then TFLOP | LDS |"
+        f"{' LOO Pearson / Spearman |' if with_loo else ''}",
+        f"|---|---|---|---|---|---|{'---|' if with_loo else ''}",
+    ]
+    for row in rows:
+        line = (
+            f"| {_name(row)} | {_models(row)} | {row['training']:.3g} | {row['seconds']:.0f} "
+            f"| {_flops(row)} | {_interval(row['lds'])} |"
+        )
+        if with_loo:
+            loo = row.get("loo")
+            line += f" {loo['pearson']:.3f} / {loo['spearman']:.3f} |" if loo else " |"
+        lines.append(line)
+    charts = ", ".join(
+        f"{row['method']} ({row['models']}) {row['lds']['estimate']:.3g}"
+        for row in found["published"]
+    )
+    return "\n".join(
+        [*lines, "", f"dattri's own charts (models), of its own training recipes: {charts}."]
+    )
+
+
+def _name(row: dict[str, Any]) -> str:
+    name = row["method"] if row["source"] == "jaxinf" else f"*dattri* {row['method']}"
+    return name + (" †" if row.get("forward_only") else "")
+
+
+def _models(row: dict[str, Any]) -> str:
+    epochs = row.get("epochs")
+    if epochs is None:
+        return str(row["models"])
+    return f"{row['models']} × {', '.join(map(str, epochs))}"
+
+
+def _flops(row: dict[str, Any]) -> str:
+    flops = row.get("flops")
+    return "" if flops is None or flops != flops else f"{flops / 1e12:.2g}"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"

@@ -1,0 +1,147 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import lds, lds_peers
+from benchmarks.lds_data import Size
+from benchmarks.lds_methods import Method, influence_of
+from benchmarks.lds_run import Bank, scored
+from benchmarks.lds_sets import (
+    QUICK,
+    REDUCED,
+    Problem,
+    loss_at,
+    make_problem,
+    train_models,
+    truth,
+)
+from benchmarks.tables_lds import lds_table
+from jaxinf import attribute
+from jaxinf.influence import early_ensemble
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return make_problem("mnist_mlp", Size(48, 5, 4, 2, reduced=True), quick=True)
+
+
+def test_the_two_parts_share_no_example():
+    size = Size(60, 20, 4, 2, reduced=True)
+    report, development = (
+        make_problem("mnist_lr", size, part, quick=True) for part in ("report", "development")
+    )
+    for side in ("train", "queries"):
+        rows = [{a.tobytes() for a in getattr(part, side)["x"]} for part in (report, development)]
+        assert not rows[0] & rows[1]
+
+
+def test_a_model_of_fewer_epochs_is_a_checkpoint_of_the_same_run(problem):
+    """Training two epochs is training one and then the second: what TracIn is billed for."""
+    masks, key = np.ones((2, 48), bool), jax.random.key(3)
+    one, two = (train_models(problem, masks, key, epochs)[0]["linear"]["bias"] for epochs in (1, 2))
+    more = train_models(problem, masks[:1], key, 1)[0]["linear"]["bias"]
+    np.testing.assert_allclose(more[0], one[0], rtol=1e-5, atol=1e-7)
+    assert np.abs(two - one).max() > 1e-4
+
+
+def test_truth_is_kept_and_resumed(problem, tmp_path):
+    masks, outputs = truth(problem, "report", tmp_path)
+    assert outputs.shape == (2, 4, 5)
+    assert (masks.sum(axis=1) == 24).all()
+    stored = sorted(path.name for path in tmp_path.iterdir())
+    np.testing.assert_array_equal(truth(problem, "report", tmp_path)[1], outputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == stored
+    assert np.abs(outputs[0] - outputs[1]).max() > 0  # the seeds differ
+
+
+def test_weighted_scores_are_those_of_the_early_ensemble(problem):
+    bank = Bank(problem, "report", None)
+    method = Method(
+        "", "", influence_of("woodbury", 1.0, weighted=True), (1,), (1, 2), weighted=True
+    )
+    found = {count: scores for count, scores, _ in scored(method, bank)}
+    params, state = bank.models(1, 2)
+    combined = early_ensemble(loss_at(problem, {}), num_models=2)
+    models = jax.tree.map(jnp.asarray, params)
+    expected = attribute(combined, models, problem.queries, problem.train, progress=False).scores
+    assert not state
+    np.testing.assert_allclose(found[2], expected, rtol=2e-3, atol=2e-5 * np.abs(expected).max())
+    assert np.corrcoef(found[1].ravel(), expected.ravel())[0, 1] < 0.99
+
+
+def test_agreement_of_independent_noise():
+    rng = np.random.default_rng(0)
+    signal, noise = rng.normal(size=(1, 400, 20)), rng.normal(size=(3, 400, 20))
+    found = lds.agreement(signal + noise)
+    # the correlation of two is 1/2, that of the signal with their mean sqrt(3/4)
+    assert found["seeds"] == pytest.approx(0.5, abs=0.03)
+    assert found["ceiling"] == pytest.approx(np.sqrt(3 / 4), abs=0.03)
+
+
+def test_weights_for_torch_compute_the_same_logits(problem):
+    params, _ = train_models(problem, np.ones((2, 48), bool), jax.random.key(0), 1)
+    arrays = lds_peers.weights(params)
+    x = problem.queries["x"].reshape(5, -1)
+    for i in range(3):
+        x = x @ arrays[f"kernel_{i}"][1] + arrays[f"bias_{i}"][1]
+        x = np.maximum(x, 0) if i < 2 else x
+    one = jax.tree.map(lambda a: a[1], params)
+    expected = problem.module.apply({"params": one}, problem.queries["x"])
+    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_measured_again_replace_what_was_there(tmp_path):
+    row = lambda name, figure: {
+        "source": "jaxinf", "method": name, "models": 1, "lds": {"estimate": figure},
+    }  # fmt: skip
+    path = tmp_path / "lds.json"
+    first = {"size": {"train": 3}, "rows": [row("a", 0.1), row("b", 0.2)]}
+    path.write_text(json.dumps({"results": {"sets": {"x": first}}}))
+    found = lds.merged(path, "x", {"size": {"train": 3}, "rows": [row("b", 0.3), row("c", 0.4)]})
+    figures = {r["method"]: r["lds"]["estimate"] for r in found["x"]["rows"]}
+    assert figures == {"a": 0.1, "b": 0.3, "c": 0.4}
+    other = lds.merged(path, "x", {"size": {"train": 4}, "rows": [row("c", 0.4)]})
+    assert [r["method"] for r in other["x"]["rows"]] == ["c"]
+
+
+def test_of_a_peers_settings_the_best_is_shown():
+    rows = [{"method": "m", "models": 1, "lds": {"estimate": f}} for f in (0.1, 0.3, 0.2)]
+    assert [row["lds"]["estimate"] for row in lds_peers.chosen(rows)] == [0.3]
+
+
+def test_the_table_says_what_was_reduced():
+    rows = [
+        {
+            "method": "ours", "source": "jaxinf", "forward_only": True, "models": 16, "epochs": [1],
+            "training": 0.8, "seconds": 12.0, "flops": 2e12,
+            "lds": {"estimate": 0.65, "low": 0.6, "high": 0.7},
+        }
+    ]  # fmt: skip
+    found = {
+        "size": REDUCED["shakespeare"]._asdict(),
+        "epochs": 20,
+        "output": "loss",
+        "agreement": {"seeds": 0.5, "ceiling": 0.8},
+        "full_run_flops": 1e12,
+        "rows": rows,
+        "published": lds_peers.published("shakespeare"),
+    }
+    table = lds_table({"results": {"sets": {"shakespeare": found}}})
+    assert "**Reduced size.**" in table
+    assert "| ours † | 16 × 1 | 0.8 | 12 | 2 | 0.650 (0.600–0.700) |" in table
+    assert "TRAK (50) 0.225" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(QUICK))
+def test_quick_runs_of_every_set(name, tmp_path, monkeypatch):
+    output = tmp_path / "lds.json"
+    arguments = ["lds", "--quick", "--sets", name, "--left-out", "10", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", arguments)
+    lds.main()
+    found = json.loads(output.read_text())["results"]["sets"][name]
+    assert len(found["rows"]) >= 8
+    assert all(-1 <= row["lds"]["estimate"] <= 1 for row in found["rows"])
