@@ -104,6 +104,7 @@ def main() -> None:
             sys.exit(f"features differ by {error:.1e}: nothing is written")
         measured = contenders["jaxinf"].ask(task="peak")
         peak, device = measured["flops"], measured["device"]
+        torch_peak = contenders["transformers"].ask(task="peak")["flops"]
         results = _measure(contenders, arguments, peak)
     settings = {
         "architecture": arguments.architecture,
@@ -112,6 +113,7 @@ def main() -> None:
         "cores": cores(),
         "views": VIEWS,
         "matmul_peak_flops": peak,
+        "torch_matmul_peak_flops": torch_peak,
         "feature_difference": error,
     }
     name = f"clip_{'gpu' if device != 'cpu' else 'cpu'}_{arguments.precision}.json"

@@ -119,7 +119,8 @@ def work_torch(config: dict[str, Any]) -> None:
         CLIPModel(made).save_pretrained(folder / "model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.bfloat16 if config["precision"] == "bfloat16" else torch.float32
-    model = CLIPModel.from_pretrained(folder / "model").eval().to(device, kind)
+    model: Any = CLIPModel.from_pretrained(folder / "model")
+    model = model.eval().to(device, kind)
     inputs = np.load(folder / "inputs.npz")
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], device=device).view(1, 3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711], device=device).view(1, 3, 1, 1)
@@ -147,6 +148,8 @@ def work_torch(config: dict[str, Any]) -> None:
 
     def answer(task: str, calls: int = 1) -> dict[str, Any]:
         with torch.inference_mode():
+            if task == "peak":
+                return {"flops": _torch_matmul_peak(device, kind)}
             if task == "features":
                 return {"features": [side.float().cpu().tolist() for side in tasks["encode"]()]}
             began = time.perf_counter()
@@ -157,3 +160,19 @@ def work_torch(config: dict[str, Any]) -> None:
         return {"seconds": (time.perf_counter() - began) / calls}
 
     serve(answer)
+
+
+def _torch_matmul_peak(device: str, kind: Any) -> float:
+    """Measured operations per second of a large matrix product by PyTorch."""
+    import torch
+
+    side = 2048 if device == "cpu" else 8192
+    a = torch.ones((2 * side, side), device=device, dtype=kind)
+    best = np.inf
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a[:side]
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 4.0 * side**3 / best

@@ -39,7 +39,9 @@ class Store:
     def chosen(self, name: str) -> Settings | None:
         """The attacks' settings of a set, where they have been chosen."""
         one = self._set(name)
-        return one and Settings(
+        if one is None:
+            return None
+        return Settings(
             tuple(_NAMES.index(kind) for kind in one["chosen"]["transformations"]),
             one["chosen"]["weight"],
             one["chosen"]["threshold_std"],

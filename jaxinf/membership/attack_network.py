@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Float, Int
 
 from jaxinf.models.mlp import MLP
-from jaxinf.typing import Params
+from jaxinf.typing import AnyArray, Params
 
 HIDDEN = (512, 256, 128)
 LEARNING_RATE = 1e-3
@@ -26,8 +26,8 @@ class Plan(NamedTuple):
         held_out: int32[V], the rows that decide when to stop.
     """
 
-    order: Int[np.ndarray, "*S epochs T"]
-    held_out: Int[np.ndarray, "*S V"]
+    order: Int[AnyArray, "*S epochs T"]
+    held_out: Int[AnyArray, "*S V"]
 
 
 def plan(key: jax.Array, members: np.ndarray, nonmembers: np.ndarray, max_epochs: int) -> Plan:
@@ -93,7 +93,7 @@ def train_and_score(
     max_epochs, num_train = plans.order.shape[1:]
     num_held_out = plans.held_out.shape[1]
 
-    def mean_loss(params: Params, rows: jax.Array, weights: jax.Array) -> jax.Array:
+    def mean_loss(params: Params, rows: AnyArray, weights: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, features[rows])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
         return jnp.sum(losses * weights)
@@ -154,7 +154,7 @@ def torch_init(model: MLP, key: jax.Array, features: jax.Array) -> Params:
     return start
 
 
-def _padded(order: jax.Array) -> jax.Array:
+def _padded(order: AnyArray) -> AnyArray:
     """Cut into batches; the last one, ragged, is filled up with rows that `_weights` gives 0."""
     num_batches = -(-order.shape[0] // BATCH_SIZE)
     places = jnp.minimum(jnp.arange(num_batches * BATCH_SIZE), order.shape[0] - 1)

@@ -112,9 +112,11 @@ def test_speed_table_has_the_ratio():
         }
 
     settings = {"device": "cpu", "architecture": "base-32"}
+    settings |= {"matmul_peak_flops": 3e11, "torch_matmul_peak_flops": 2e11}
     rows = [row("transformers", 10.0), row("transformers, compiled", 20.0), row("jaxinf", 30.0)]
     table = clip_table({"settings": settings, "results": rows})
     assert "jaxinf (float32) at 1.50× the best of PyTorch (transformers, compiled" in table
+    assert "0.3 TFLOP/s; PyTorch's own product reaches 0.2 TFLOP/s" in table
 
 
 def test_one_task_keeps_what_was_measured_of_the_other(tmp_path):
