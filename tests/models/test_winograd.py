@@ -64,6 +64,8 @@ def test_its_derivatives_and_its_vmap_over_kernels():
     ("height", "channels", "size", "strides", "padding", "used"),
     [
         (8, 64, 3, (1, 1), ((1, 1), (1, 1)), True),
+        (4, 64, 3, (1, 1), ((1, 1), (1, 1)), True),
+        (2, 64, 3, (1, 1), ((1, 1), (1, 1)), False),
         (9, 64, 3, (1, 1), ((1, 1), (1, 1)), False),
         (8, 16, 3, (1, 1), ((1, 1), (1, 1)), False),
         (8, 64, 1, (1, 1), ((0, 0), (0, 0)), False),
