@@ -19,6 +19,7 @@ from jaxinf.influence.compose import (
     update_direction,
 )
 from jaxinf.influence.convergence import InfluenceWarning
+from jaxinf.influence.cost_model import CostModel, measure_rates
 from jaxinf.influence.curvature import GaussNewton
 from jaxinf.influence.early_ensemble import early_ensemble, weight_by_doubt
 from jaxinf.influence.ensemble import ensemble, over_checkpoints, stack_checkpoints
@@ -29,9 +30,11 @@ from jaxinf.influence.logra import logra
 from jaxinf.influence.mirrored_unroll import mirrored_unroll
 from jaxinf.influence.nearest import knn_attribution
 from jaxinf.influence.normalise import normalise_by_gradient_norm, normalise_by_loss
+from jaxinf.influence.planner import Planner
 from jaxinf.influence.queries import QueryGroups, group_queries
 from jaxinf.influence.released import released_forward_inf
 from jaxinf.influence.representer import representer_points
+from jaxinf.influence.scoring_plan import ScoringPlan
 from jaxinf.influence.self_influence import normalise_by_self_influence, self_influence
 from jaxinf.influence.signatures import (
     content_hashes,
@@ -68,10 +71,13 @@ _GROUND_TRUTH = (
 __all__ = [
     "Attribution",
     "Attributor",
+    "CostModel",
     "GaussNewton",
     "InfluenceWarning",
     "Plan",
+    "Planner",
     "QueryGroups",
+    "ScoringPlan",
     "attribute",
     "bm25",
     "content_hashes",
@@ -92,6 +98,7 @@ __all__ = [
     "leave_one_out",
     "leave_one_out_ridge",
     "logra",
+    "measure_rates",
     "minhash_signatures",
     "mirrored_leave_one_out",
     "mirrored_unroll",

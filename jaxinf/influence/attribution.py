@@ -25,8 +25,8 @@ class Plan:
         compile_seconds: time to compile the scoring step.
         run_seconds: time to score, compilation apart.
         rows_scored: examples scored now (those resumed from a store are not counted).
-        scoring: what the planner chose from, where it chose; its figures are for one device's
-            share of a batch.
+        scoring: what the planner chose from, where it chose; print it for what each scorer would
+            cost. Its figures are for one device's share of a batch.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Plan:
             f"{self.method}: {self.num_queries} queries × {count} examples{cost}{flops}; batches "
             f"of {self.batch_size} over {self.num_devices} device(s) by {self.parallel}{scratch}; "
             f"compiled in {self.compile_seconds:.1f} s, ran in {self.run_seconds:.1f} s"
-            + ("" if self.scoring is None else f"\n{self.scoring}")
+            + ("" if self.scoring is None else f"; {self.scoring.choice}")
         )
 
 

@@ -96,7 +96,7 @@ class Planner:
         try:
             taken = trace(loss, params, example)
         except NotTraceable:
-            return general_plan(budget, portion)
+            return general_plan(self.candidates, budget, portion)
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         counts = count(taken, size)
         setting = _Setting(counts, num_directions, batch_rows, budget, portion, query_chunk, rows)
@@ -105,7 +105,7 @@ class Planner:
             leaves = _leaves(name, taken, num_directions, per_query, ranks)
             if leaves is None:
                 continue
-            of_leaf = ranks or _ranks(counts, leaves, per_query)
+            of_leaf = (ranks if leaves else None) or _ranks(counts, leaves, per_query)
             work, shape = setting.of(name, of_leaf)
             if work is None:
                 continue
@@ -119,16 +119,18 @@ class Planner:
                 self.cost_model.seconds(work),
                 shape[2],
                 shape[2] <= budget,
+                # what is held as factors is not made whole again
+                not ranks or name in ("ghost", "factored"),
             )
             found.append((candidate, leaves))
-        if not found:
+        if not any(candidate.is_open for candidate, _ in found):
             raise InputError(
                 f"none of {', '.join(self.candidates)} can score this loss: it has a while loop "
                 "or a custom_vjp that the differentiation they need does not take"
             )
-        found.sort(key=lambda pair: (not pair[0].fits, pair[0].seconds))
+        found.sort(key=lambda pair: (not pair[0].is_open, not pair[0].fits, pair[0].seconds))
         if not found[0][0].fits:
-            found.sort(key=lambda pair: pair[0].temp_bytes)
+            found.sort(key=lambda pair: (not pair[0].is_open, pair[0].temp_bytes))
         chosen, leaves = found[0]
         return ScoringPlan(
             chosen,
@@ -159,7 +161,8 @@ class _Setting:
             if not c.forward_mode:
                 return None, (None, None, 0.0)
             most = min(k, self.query_chunk or k)
-            fixed = lambda chunk: 4.0 * c.parameters * (chunk if chunk < k else 0)
+            # directions are laid out anew for the products, and a loop holds a copy of all
+            fixed = lambda chunk: 4.0 * c.parameters * (chunk + (k if chunk < k else 0))
             per_row = lambda chunk: c.live_bytes * (1.5 + 1.5 * chunk)
             chunk, rows, total = self._fit(most, per_row, fixed)
             work = c.forward * float(-(-k // chunk)) + c.tangent * float(k)
@@ -171,17 +174,18 @@ class _Setting:
         if name == "gradients":
             work = c.forward + c.backward + c.gradients
             work = work + Work(products=2.0 * k * c.parameters)
-            each = 4.0 * c.parameters + 1.5 * c.saved_bytes
+            each = 4.0 * c.parameters + 2.0 * c.saved_bytes
             most = min(self.rows or max(1, int((256 << 20) // (4 * c.parameters))), self.batch_rows)
             rows = int(max(1, min(most, self.budget // each)))
             return work, (None, rows, each * rows)
-        contraction, made = c.contraction(k, ranks, self.portion)
+        contraction, made, laid_out = c.contraction(k, ranks, self.portion)
         work = c.forward + c.backward + contraction
-        each = 1.5 * c.saved_bytes
+        each = 2.0 * c.saved_bytes
         most = min(self.rows or self.batch_rows, self.batch_rows)
-        rows = int(max(1, min(most, (self.budget - self.portion) // max(each, 1.0))))
+        rows = int(max(1, min(most, (self.budget - self.portion - laid_out) // max(each, 1.0))))
         made = max(made, min(self.portion, made * rows))
-        return work, (None, rows if rows < self.batch_rows else None, each * rows + made)
+        total = each * rows + made + laid_out
+        return work, (None, rows if rows < self.batch_rows else None, total)
 
     def _fit(self, most: int, per_row: Any, fixed: Any) -> tuple[int, int | None, float]:
         limit = min(self.rows or self.batch_rows, self.batch_rows)
@@ -211,7 +215,7 @@ def _leaves(
 ) -> tuple[int, ...] | None:
     """The leaves that are factors under a scorer; None where it cannot be."""
     if ranks:
-        return tuple(ranks) if name in ("ghost", "factored") else None
+        return tuple(ranks) if name in ("ghost", "factored") else ()
     if name == "ghost":
         return () if per_query is None else factored_leaves(taken, k, per_query)
     if name == "factored":

@@ -16,6 +16,8 @@ class Candidate:
         seconds: per training example.
         temp_bytes: scratch memory for a batch.
         fits: whether that is within the budget.
+        is_open: whether it takes the directions as they are held; factors, once made, are for
+            those that use them.
     """
 
     scorer: str
@@ -26,6 +28,7 @@ class Candidate:
     seconds: float
     temp_bytes: float
     fits: bool
+    is_open: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,24 @@ class ScoringPlan:
         chosen = scaled[self.candidates.index(self.chosen)]
         return replace(self, chosen=chosen, candidates=scaled)
 
+    @property
+    def choice(self) -> str:
+        """The choice in one line."""
+        c = self.chosen
+        return (
+            f"scorer {c.scorer}: {self.reason} (predicted {c.seconds * 1e6:.3g} µs per example, "
+            f"{c.temp_bytes / 2**20:.1f} MiB scratch)"
+        )
+
     def __str__(self) -> str:
-        lines = [f"scorer {self.chosen.scorer}: {self.reason}"]
+        lines = [self.choice]
         for c in self.candidates:
             mark = "*" if c is self.chosen else " "
             lines.append(
                 f"{mark} {c.scorer:<9} {c.forward_passes:8.2f} forward passes  {c.flops:9.3g} FLOPs"
                 f"  {c.seconds * 1e6:9.3g} µs per example  {c.temp_bytes / 2**20:8.1f} MiB scratch"
                 + ("" if c.fits else "  (over the budget)")
+                + ("" if c.is_open else "  (with whole directions)")
             )
         return "\n".join(lines)
 
@@ -90,8 +103,9 @@ def why(chosen: Candidate, found: list[Candidate], num_directions: int) -> str:
     )
 
 
-def general_plan(budget: float, portion: float) -> ScoringPlan:
-    """The plan for a loss that cannot be taken apart: per-example gradients."""
+def general_plan(candidates: tuple[str, ...], budget: float, portion: float) -> ScoringPlan:
+    """The plan for a loss that cannot be taken apart: per-example gradients, where allowed."""
     unknown = float("nan")
-    only = Candidate("gradients", None, None, unknown, unknown, unknown, unknown, True)
+    scorer = "gradients" if "gradients" in candidates else candidates[0]
+    only = Candidate(scorer, None, None, unknown, unknown, unknown, unknown, True)
     return ScoringPlan(only, (only,), "the loss cannot be taken apart", budget, portion)

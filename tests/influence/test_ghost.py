@@ -19,6 +19,7 @@ from jaxinf.influence.ghost.norms import ghost_norms
 from jaxinf.influence.ghost.scores import ghost_products
 from jaxinf.influence.ghost.trace import NotTraceable, trace
 from jaxinf.influence.ghost.uses import Linear, Lookup, Other, find_uses, sole_uses
+from jaxinf.influence.planner import Planner
 from jaxinf.influence.queries import as_groups
 
 FLOAT32, FLOAT64 = 1e-6, 1e-12
@@ -237,8 +238,9 @@ def test_a_loss_that_no_example_enters_is_left_to_the_general_path():
     batch = {"x": draw(5, 4)}
     with pytest.raises(NotTraceable):
         ghost_products(Partial(loss), jnp.ones(2), jnp.ones((1, 2)), batch)
-    method = grad_dot(loss, scorer="ghost")
-    np.testing.assert_allclose(method.score(method.prepare(jnp.ones(2), batch), batch), 8.0)
+    for scorer in ("ghost", "auto", Planner(candidates=("jvp",))):
+        method = grad_dot(loss, scorer=scorer)
+        np.testing.assert_allclose(method.score(method.prepare(jnp.ones(2), batch), batch), 8.0)
 
 
 def test_no_per_example_gradient_in_the_program():

@@ -91,17 +91,24 @@ class Counts:
 
     def contraction(
         self, num_directions: int, ranks: dict[int, int], budget: float
-    ) -> tuple[Work, float]:
-        """Operations of all ghost contractions, and the most bytes one of them makes."""
+    ) -> tuple[Work, float, float]:
+        """What all ghost contractions take.
+
+        Returns:
+            Operations; the most bytes that one of them makes for an example; and the most that
+            laying out directions anew takes.
+        """
         by_use = {id(self.sole[leaf]): rank for leaf, rank in ranks.items()}
         flops, most = 0.0, 0.0
-        other = 0.0
+        other, laid_out = 0.0, 0.0
         for use in self.uses:
             if isinstance(use, Linear):
                 found: list[Route] = routes(use.sizes, num_directions, by_use.get(id(use)))
                 route = cheapest(found, budget)
                 flops, most = flops + route.flops, max(most, route.bytes)
                 sizes = use.sizes
+                if route.name in ("leaving", "entering"):
+                    laid_out = max(laid_out, 4.0 * num_directions * sizes.kernel)
                 if use.forms[0].layout[0] == "conv":  # what the window covers is laid out
                     most = max(most, 4.0 * sizes.batch * sizes.positions * sizes.entering)
             elif isinstance(use, Lookup):
@@ -113,7 +120,7 @@ class Counts:
                 flops += 2.0 * num_directions * size
                 other += sum(math.prod(shape) for shape in self.shapes[use.site])
                 most = max(most, 4.0 * size)
-        return Work(products=flops, elements=other), most
+        return Work(products=flops, elements=other), most, laid_out
 
 
 def count(taken: Trace, parameters: int) -> Counts:

@@ -64,11 +64,12 @@ def factored_derivatives(
                         return outputs
                     variable, form, leaving = forms[site]
                     moved = _moved(form, inputs, direction[variable], leaving.aval)
-                    return [outputs[0] + (size * moved).astype(outputs[0].dtype)]
+                    return [_push(outputs[0], size, moved.astype(outputs[0].dtype))]
 
                 one = lambda example: taken.loss(crossing, prepared.needed, example, change)
                 return jax.vmap(one)(examples)
 
+            # the step is of size 0, and grows at rate 1
             none, whole = jnp.zeros(()), jnp.ones(())
             tangent = [direction[v] for v in dense]
             return jax.jvp(losses, (none, [values[v] for v in dense]), (whole, tangent))[1]
@@ -83,6 +84,18 @@ def factored_derivatives(
         return lax.map(run, parts, batch_size=None if chunk == 1 else chunk).T
 
     return in_blocks(block, batch, rows).T
+
+
+@jax.custom_jvp
+def _push(leaving: jax.Array, size: jax.Array, moved: jax.Array) -> jax.Array:
+    """`leaving + size · moved` at size 0: the same primal pass for all directions."""
+    return leaving
+
+
+@_push.defjvp
+def _push_rule(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    leaving, _, moved = primals
+    return leaving, tangents[0] + tangents[1].astype(moved.dtype) * moved
 
 
 def _moved(form: Any, inputs: list[Any], factors: Factors, leaving: Any) -> jax.Array:
