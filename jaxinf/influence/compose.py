@@ -38,7 +38,7 @@ def from_direction(
     direction: DirectionFn,
     loss_fn: PerExampleLoss,
     *,
-    scorer: DisplacementScorer = "jvp",
+    scorer: DisplacementScorer = "auto",
     query_chunk: int | None = 16,
     name: str = "direction",
 ) -> Attributor:
@@ -50,7 +50,8 @@ def from_direction(
     Args:
         direction: one of those below, a sum of them, or the user's own.
         loss_fn: `(params, batch) -> float[B]`, of the training side.
-        scorer: as in `jaxinf.influence.along.along_displacement`.
+        scorer: `"auto"` plans the first order; `"finite"` takes the step itself; others as in
+            `jaxinf.influence.derivatives`.
         query_chunk: how many directions are scored at once.
         name: which direction it is, for plans and stores.
 
@@ -70,7 +71,7 @@ def from_direction(
         [[ 2. -2.]
          [-2.  4.]]
     """
-    score, diagnose, cost = along_displacement(scorer, query_chunk)[:3]
+    scoring = along_displacement(scorer, query_chunk)
     loss = scoring_loss(loss_fn, None, "highest" if scorer == "finite" else None)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
@@ -87,7 +88,15 @@ def from_direction(
         figures = {"step_norm": row_norms(to_matrix(found))}
         return DirectionState(loss, params, found, figures)
 
-    return Attributor(prepare, score, diagnose, loss_fn, cost, f"from_direction({name}, {scorer})")
+    return Attributor(
+        prepare,
+        scoring.score,
+        scoring.diagnose,
+        loss_fn,
+        scoring.cost,
+        f"from_direction({name}, {scoring.name})",
+        plan=scoring.plan,
+    )
 
 
 def update_direction(
