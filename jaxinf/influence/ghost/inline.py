@@ -54,9 +54,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any]) -> list[Any]:
         inputs = [read(env, atom) for atom in eqn.invars]
         name = eqn.primitive.name
         if name in _CALLS:
-            inner = eqn.params[_CALLS[name]]
-            closed = isinstance(inner, ClosedJaxpr)
-            outputs = _run(*((inner.jaxpr, inner.consts) if closed else (inner, ())), inputs)
+            outputs = _run(*_opened(eqn.params[_CALLS[name]]), inputs)
         elif name == "scan" and eqn.params["length"] <= _UNROLLED:
             outputs = _unroll(eqn.params, inputs)
         else:
@@ -66,16 +64,28 @@ def _run(jaxpr: Any, consts: Sequence[Any], values: Sequence[Any]) -> list[Any]:
 
 
 def _unroll(settings: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    num_consts, num_carry = settings["num_consts"], settings["num_carry"]
-    consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
-    stacked = inputs[num_consts + num_carry :]
-    body = settings["jaxpr"]
+    consts, carry, stacked = _parts(settings, inputs)
+    num_carry, body = len(carry), _opened(settings["jaxpr"])
     steps = range(settings["length"])
     outputs: list[Any] = [None] * settings["length"]
     for step in reversed(steps) if settings["reverse"] else steps:
         rows = [lax.index_in_dim(a, step, keepdims=False) for a in stacked]
-        found = _run(body.jaxpr, body.consts, [*consts, *carry, *rows])
+        found = _run(*body, [*consts, *carry, *rows])
         carry, outputs[step] = found[:num_carry], found[num_carry:]
     if not outputs or not outputs[0]:
         return list(carry)
     return [*carry, *(jax.numpy.stack(parts) for parts in zip(*outputs, strict=True))]
+
+
+def _parts(settings: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], ...]:
+    """What a scan closes over, carries and goes through."""
+    if "num_consts" in settings:
+        first = settings["num_consts"]
+        second = first + settings["num_carry"]
+        return inputs[:first], inputs[first:second], inputs[second:]
+    # jax 0.12 groups the operands in a tree
+    return tuple(list(part) for part in settings["ft_in"].update(inputs).unpack())
+
+
+def _opened(inner: Any) -> tuple[Any, Sequence[Any]]:
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
