@@ -18,7 +18,7 @@ _LISTED_COLUMNS = 6
 _MEANING = {
     "distance": "distance between the two sets, in the units of the cost",
     "num_iterations": "iterations of the solver",
-    "marginal_error": "how far the plan's row sums miss the masses that were given (0: not at all)",
+    "marginal_error": "how far the plan's sums miss the masses that were given (0: not at all)",
     "finite_difference_error": "how far values miss the change of the distance when mass is truly "
     "moved, as a share of their range",
     "dual_gap": "what a better dual could still add to the distance, as a share of it",

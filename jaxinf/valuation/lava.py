@@ -23,7 +23,13 @@ from jaxinf.valuation.pose import (
 )
 from jaxinf.valuation.routes import Route, Solved, solver_for
 from jaxinf.valuation.schedule import annealed_label_distances
-from jaxinf.valuation.solvers import Solver, check_options, default_contrast, starting_diameter
+from jaxinf.valuation.solvers import (
+    SOFT,
+    Solver,
+    check_options,
+    default_contrast,
+    starting_diameter,
+)
 
 # of the released code, in the units of the cost
 _REFERENCE_EPSILON = 0.1
@@ -139,7 +145,8 @@ def lava(
         valid_weights: float[M].
         threshold: marginal error to which the problem is solved.
         max_iterations: where to give up; the result then says `converged=False`.
-        num_checks: examples on which the certificate really moves mass, two solves each.
+        num_checks: examples on which the certificate really moves mass, two solves each (one for
+            `"annealed"` and `"reference"`).
         route: `"materialised"` holds the cost and its exponential, `"streamed"` holds neither,
             `"kernel"` streams by a fused kernel (accelerators, p = 2); `"auto"` chooses between
             the first two by `max_cost_bytes`. All give the same numbers.
@@ -205,7 +212,15 @@ def lava(
     contrast = default_contrast(solver) if contrast is None else contrast
     calibrated = lambda f: calibrated_gradients(f, None if train_weights is None else train.weights)
     gradients = calibrated(found.f)
-    certificate = certify(solve, solved, train.weights, found.f, gradients, num_checks=num_checks)
+    certificate = certify(
+        solve,
+        solved,
+        train.weights,
+        found.f,
+        gradients,
+        num_checks=num_checks,
+        both_ways=solver not in SOFT,
+    )
     if contrast:
         gradients = calibrated(found.f - contrast * _row_means(posed.geometry, valid.weights))
     return _finish(solved, gradients, certificate, posed, between, solver, contrast)
@@ -237,12 +252,7 @@ def _finish(
         converged=_plain(found.converged),
         num_iterations=_plain(found.num_iterations),
         marginal_error=_plain(found.marginal_error),
-        certificate=Certificate(
-            _plain(certificate.marginal_error),
-            _plain(certificate.dual_gap),
-            _plain(certificate.finite_difference_error),
-            certificate.checked,
-        ),
+        certificate=Certificate(*map(_plain, certificate[:3]), certificate.checked),
         solver=solver,
         contrast=contrast,
     )

@@ -14,6 +14,9 @@ from jaxinf.valuation.schedule import bounding_diameter
 Solver = Literal["annealed", "balanced", "semi-relaxed", "one-pass", "reference"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
+# these stop early by design
+SOFT: tuple[Solver, ...] = ("annealed", "reference")
+
 # chosen on seeds that no table shows: `benchmarks.lava_contrast`
 _CONTRAST = 0.25
 
