@@ -21,6 +21,9 @@ from jaxinf.influence.scoring_plan import Candidate, ScoringPlan, general_plan, 
 from jaxinf.typing import Batch, Params
 
 SCORERS = ("jvp", "gradients", "ghost", "factored")
+# Predictions nearer than this are a tie, and the simpler scorer (the first of these) is taken.
+_TIE = 1.2
+_SIMPLEST = ("jvp", "gradients", "factored", "ghost")
 # Of a device's memory, the part that scratch may take where the caller does not say.
 _SHARE = 0.25
 
@@ -131,7 +134,7 @@ class Planner:
         found.sort(key=lambda pair: (not pair[0].is_open, not pair[0].fits, pair[0].seconds))
         if not found[0][0].fits:
             found.sort(key=lambda pair: (not pair[0].is_open, pair[0].temp_bytes))
-        chosen, leaves = found[0]
+        chosen, leaves = _simplest(found)
         return ScoringPlan(
             chosen,
             tuple(candidate for candidate, _ in found),
@@ -196,6 +199,19 @@ class _Setting:
             rows = (rows + 1) // 2
         total = fixed(chunk) + per_row(chunk) * rows
         return chunk, rows if rows < self.batch_rows else None, total
+
+
+def _simplest(found: list[tuple[Candidate, tuple[int, ...]]]) -> Any:
+    best = found[0][0]
+    near = [
+        pair
+        for pair in found
+        if (pair[0].is_open, pair[0].fits) == (True, best.fits)
+        and pair[0].seconds <= _TIE * best.seconds
+    ]
+    if not best.fits:
+        return found[0]
+    return min(near, key=lambda pair: _SIMPLEST.index(pair[0].scorer))
 
 
 def _saved(counts: Counts, ranks: dict[int, int]) -> Work:

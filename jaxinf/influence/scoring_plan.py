@@ -94,9 +94,13 @@ def why(chosen: Candidate, found: list[Candidate], num_directions: int) -> str:
     others = [c for c in found if c is not chosen]
     if not others:
         return "the only one that is open"
-    best = min(others, key=lambda c: c.seconds)
+    best = min((c for c in others if c.fits and c.is_open), key=lambda c: c.seconds, default=None)
     over = [c.scorer for c in others if not c.fits]
     note = f"; {', '.join(over)} over the memory budget" if over else ""
+    if best is None:
+        return f"the only one that is open{note}"
+    if best.seconds < chosen.seconds:
+        return f"simpler than {best.scorer}, which is not predicted to be clearly faster{note}"
     return (
         f"predicted {best.seconds / max(chosen.seconds, 1e-30):.2g} times as fast as "
         f"{best.scorer} for K = {num_directions}{note}"

@@ -1,5 +1,7 @@
 """The planner: what it predicts against what the compiler says, and what it takes."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +158,25 @@ def test_bad_input():
             Planner(**options)
     with pytest.raises(InputError, match="scorer must be 'auto'"):
         tracin(lambda w, batch: batch["x"] @ w, [0.1], scorer="guess")
+
+
+@pytest.mark.slow
+def test_predicted_order_is_the_measured_one():
+    """Of scorers that are predicted to differ threefold, the faster one is faster."""
+    loss, params, queries, train = wide_mlp(rows=256)
+    measured = {}
+    for scorer in SCORERS:
+        method = grad_dot(loss, scorer=Planner(candidates=(scorer,)))
+        state = method.prepare(params, queries)
+        plan = method.plan(state, train)
+        run = jax.jit(method.score).lower(state, train).compile()
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            jax.block_until_ready(run(state, train))
+            times.append(time.perf_counter() - began)
+        measured[scorer] = (plan.chosen.seconds, min(times))
+    for predicted, seconds in measured.values():
+        for other, other_seconds in measured.values():
+            if predicted < other / 3:
+                assert seconds < other_seconds, measured
