@@ -124,7 +124,8 @@ def grad_cos(
         score,
         lambda state, batch, key: state.diagnostics,
         loss_fn,
-        lambda k: 3.0 if slopes.name == "gradients" else 1.0 + slopes.cost(k),
+        # reverse mode has the norms at hand; forward mode takes gradients for them besides
+        lambda k: 2.0 + slopes.cost(k) if slopes.name in ("jvp", "factored") else 3.0,
         f"grad_cos({slopes.name})",
         plan=slopes.plan_score,
     )
