@@ -1,5 +1,6 @@
 """Every test runs on 8 forced host devices, so that sharding is exercised on a laptop."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,21 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+# Linux gives a process 65,530 memory maps; compiled programs take them, and LLVM aborts without
+_MEMORY_MAPS = 30_000
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Between files, drop compiled programs before the process runs out of memory maps."""
+    maps = Path("/proc/self/maps")
+    if (nextitem is not None and nextitem.path == item.path) or not maps.exists():
+        return
+    with maps.open() as lines:
+        if sum(1 for _ in lines) > _MEMORY_MAPS:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture(scope="session")

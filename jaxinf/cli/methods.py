@@ -75,7 +75,7 @@ def build_attributor(
 
     Example:
         >>> build_attributor(Method.GRAD_COS, lambda w, batch: batch["x"] @ w).name
-        'grad_cos'
+        'grad_cos(auto)'
     """
     method = Method(method)
     has_step = method in (Method.FORWARD_INF, Method.FORWARD_INF_JVP)

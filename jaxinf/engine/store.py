@@ -20,6 +20,9 @@ import numpy as np
 from jaxinf.engine.topk import TopK, merge_topk
 from jaxinf.errors import InputError
 
+# what a file is called until it is whole
+_PARTIAL = ".partial"
+
 
 class ScoreStore:
     """The scores of one run, in a folder."""
@@ -37,21 +40,26 @@ class ScoreStore:
         """
         self.path = Path(path)
         file = self.path / "spec.json"
-        if file.exists():
-            found = json.loads(file.read_text())
-            if spec is not None and found != spec:
-                _refuse(self.path, found, spec)
-            self.spec: dict[str, Any] = found
-            return
-        if spec is None:
-            raise InputError(f"{self.path} holds no scores: there is no spec.json in it")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise InputError(
-                f"{self.path} is not empty and is no score store: choose an empty or a new folder"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.spec = spec
-        _write_whole(file, json.dumps(spec, indent=2, sort_keys=True).encode())
+        if not file.exists():
+            if spec is None:
+                raise InputError(f"{self.path} holds no scores: there is no spec.json in it")
+            # another process of the same run may be creating the store at this moment
+            if self._holds_other_files() and not file.exists():
+                raise InputError(
+                    f"{self.path} is not empty and is no score store: choose an empty or a new "
+                    "folder"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                _write_whole(file, json.dumps(spec, indent=2, sort_keys=True).encode())
+        self.spec: dict[str, Any] = json.loads(file.read_text())
+        if spec is not None and self.spec != spec:
+            _refuse(self.path, self.spec, spec)
+
+    def _holds_other_files(self) -> bool:
+        if not self.path.exists():
+            return False
+        return any(not entry.name.endswith(_PARTIAL) for entry in self.path.iterdir())
 
     def finished_chunks(self) -> set[int]:
         """Numbers of the chunks whose scores are on disk."""
@@ -77,7 +85,7 @@ class ScoreStore:
             for name in TopK._fields
         }
         file = self.path / f"topk-{process}.npz"
-        partial = file.with_name(f".{file.name}.partial")
+        partial = file.with_name(f".{file.name}{_PARTIAL}")
         with partial.open("wb") as out:
             np.savez(out, chunks=np.asarray(chunks), **arrays)
             out.flush()
@@ -146,7 +154,7 @@ def _refuse(path: Path, found: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def _write_whole(file: Path, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}{_PARTIAL}")
     with partial.open("wb") as out:
         out.write(data)
         out.flush()
