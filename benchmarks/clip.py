@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--architecture", default="base-32", choices=list(ARCHITECTURES))
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--view-batch", type=int, default=8, help="pairs whose views go together")
+    parser.add_argument("--view-batch", type=int, help="pairs whose views go together")
     parser.add_argument("--precision", default="float32", choices=list(TOLERANCE))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--calls", type=int, default=1, help="timed together in a repetition")

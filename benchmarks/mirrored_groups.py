@@ -1,6 +1,6 @@
 """The mirror for groups of training examples on networks; used by `benchmarks.mirrored_hypothesis`.
 
-The training set holds three parts of one size: examples of which some are wrongly labelled, as
+The training set holds up to three parts: examples of which some are wrongly labelled, as
 many clean ones, and the rest. The wrong labels are dealt to `groups` groups of the first part so
 that their share sweeps from 0 to 1, as in the released code. All kinds of groups are groups of one
 training set:
@@ -62,13 +62,15 @@ def make_experiment(
     num_groups: int,
     group_size: int,
     seed: int,
+    kinds: tuple[str, ...] = KINDS,
 ) -> Experiment:
-    """Deal the groups and set the wrong labels."""
+    """Deal the groups and set the wrong labels; without clean groups the rest may be empty."""
     rng = np.random.default_rng(seed)
     count, num_classes = len(train["y"]), int(train["y"].max()) + 1
     part = num_groups * group_size
-    if 2 * part > count:
-        raise SystemExit(f"{num_groups} groups of {group_size} twice: more than {count} examples")
+    needed = 2 * part if "clean" in kinds else part
+    if needed > count:
+        raise SystemExit(f"groups of {group_size} take {needed} examples: there are {count}")
     rows = rng.permutation(count)
     swept = rows[:part].reshape(num_groups, group_size)
     share = np.linspace(0, 1, num_groups)
@@ -81,8 +83,9 @@ def make_experiment(
     groups = {
         "swept": swept,
         "shuffled": rng.permutation(rows[:part]).reshape(num_groups, group_size),
-        "clean": rows[part : 2 * part].reshape(num_groups, group_size),
     }
+    if "clean" in kinds:
+        groups["clean"] = rows[part : 2 * part].reshape(num_groups, group_size)
     data = {
         "x": np.concatenate([train["x"], test["x"]]),
         "y": np.concatenate([labels, test["y"]]),

@@ -145,7 +145,7 @@ def groups(
     train, test = load(name)
     experiment = make_experiment(
         draw(train, size, seed=0), draw(test, group_size * num_groups // 3, seed=1),
-        num_groups, group_size, seed=2,
+        num_groups, group_size, seed=2, kinds=kinds,
     )  # fmt: skip
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in kinds}
     began = time.perf_counter()

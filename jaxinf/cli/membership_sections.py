@@ -56,8 +56,8 @@ def score_figure(
     )
 
 
-def figures_table(found: MembershipReport) -> Table:
-    """Every attack and control, a row each, with intervals."""
+def figures_table(found: MembershipReport, where: str = "") -> Table:
+    """Every attack and control, a row each, with intervals; `where` begins the note."""
     every = (*found.attacks, *found.controls)
     rates = [rate for rate in every[0].tpr if any(f.tpr[rate] is not None for f in every)]
     target = every[0].calibrated.target_fpr
@@ -87,9 +87,10 @@ def figures_table(found: MembershipReport) -> Table:
     return Table(
         columns,
         rows,
-        f"AUC: the chance that a member scores above a non-member (0.5 is chance); brackets: "
-        f"{found.confidence:.0%} intervals. Accuracy there: balanced, at a threshold set on "
-        "non-members alone. The oracle's threshold looks at the answers: nobody can have it.",
+        f"{where}AUC: the chance that a member scores above a non-member (0.5 is chance); "
+        f"brackets: {found.confidence:.0%} intervals. Accuracy there: balanced, at a threshold "
+        "set on non-members alone. The oracle's threshold looks at the answers: nobody can have "
+        "it.",
     )
 
 

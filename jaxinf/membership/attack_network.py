@@ -107,7 +107,7 @@ def train_and_score(
                 updates, state = optimizer.update(jax.grad(mean_loss)(params, *batch), state)
                 return (optax.apply_updates(params, updates), state), None
 
-            batches = _padded(own.order[now.epoch]), _weights(num_train)
+            batches = _padded(jnp.asarray(own.order)[now.epoch]), _weights(num_train)
             (params, state), _ = jax.lax.scan(step, (now.params, now.optimizer), batches)
             weights = jnp.full(num_held_out, 1 / num_held_out, features.dtype)
             loss = mean_loss(params, own.held_out, weights)
@@ -154,7 +154,7 @@ def torch_init(model: MLP, key: jax.Array, features: jax.Array) -> Params:
     return start
 
 
-def _padded(order: AnyArray) -> AnyArray:
+def _padded(order: jax.Array) -> jax.Array:
     """Cut into batches; the last one, ragged, is filled up with rows that `_weights` gives 0."""
     num_batches = -(-order.shape[0] // BATCH_SIZE)
     places = jnp.minimum(jnp.arange(num_batches * BATCH_SIZE), order.shape[0] - 1)

@@ -252,7 +252,7 @@ def _finish(
         converged=_plain(found.converged),
         num_iterations=_plain(found.num_iterations),
         marginal_error=_plain(found.marginal_error),
-        certificate=Certificate(*map(_plain, certificate[:3]), certificate.checked),
+        certificate=Certificate(*map(_plain, certificate[:-1]), checked=certificate.checked),
         solver=solver,
         contrast=contrast,
     )

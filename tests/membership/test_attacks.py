@@ -5,6 +5,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxinf.errors import InputError
+from jaxinf.membership import augmentation_enhanced as module
 from jaxinf.membership import (
     augmentation_enhanced_attack,
     augmentation_score,
@@ -74,6 +75,14 @@ def test_score_adds_the_weighted_drops_over_the_transformations(kept):
 def test_batches_change_nothing(batch_size, kept):
     scores = attack(batch_size=batch_size)
     np.testing.assert_allclose(scores, augmentation_score(kept, 0.3), atol=2e-6)
+
+
+def test_a_cpu_encodes_as_many_views_together_as_its_caches_hold(monkeypatch):
+    assert module._default_batch((224, 224, 3), 25) == 1
+    assert module._default_batch((32, 32, 3), 25) == 54
+    assert module._default_batch((336, 336, 3), 25) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert module._default_batch((224, 224, 3), 25) == 8
 
 
 def test_an_example_keeps_its_views_in_any_company(kept):

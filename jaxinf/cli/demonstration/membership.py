@@ -9,14 +9,8 @@ from jax.tree_util import Partial
 
 from jaxinf.cli.demonstration.answer import Answer, Begin
 from jaxinf.cli.demonstration.contenders import Contender
+from jaxinf.cli.demonstration.membership_section import cards, results, section, summary
 from jaxinf.cli.demonstration.subject import Subject
-from jaxinf.cli.membership_sections import (
-    differences_table,
-    figures_table,
-    roc_figure,
-    score_figure,
-    sentence,
-)
 from jaxinf.datasets.scenes import digit_scenes, scene_words
 from jaxinf.membership import (
     MembershipReport,
@@ -37,8 +31,6 @@ from jaxinf.models.clip import (
     VisionTransformerConfig,
 )
 from jaxinf.models.clip_train import train_clip, untrained_clip
-from jaxinf.report.figures import image_png
-from jaxinf.report.sections import Example, Section, Strip
 
 _SIZE, _WIDTH, _MOST = 32, 64, 500
 _EPOCHS, _BATCH, _RATE = 30, 64, 2e-3
@@ -46,7 +38,6 @@ _EPOCHS, _BATCH, _RATE = 30, 64, 2e-3
 _CHANGES, _DRAWS = (RandomRotation(15.0), RandomHorizontalFlip(probability=1.0)), 2
 _WEIGHT, _THRESHOLD_STD, _ATTACK_SEEDS = 0.1, 0.5, 4
 _UNTRAINED = "untrained encoder"
-_SHOWN = 6
 
 
 class Encoded(NamedTuple):
@@ -125,11 +116,12 @@ def find_members(subject: Subject, contenders: Sequence[Contender], begin: Begin
     illusion = _judge(
         scores, judged, (place < half) | (place >= half + 2 * count), half, report_keys[1]
     )
+    shown = [cards(side.images, side.captions) for side in (members, other_kind)]
     return Answer(
         "membership",
-        _section(honest, illusion, members, other_kind, count),
-        _summary(honest, illusion),
-        {"same_distribution": _results(honest), "other_distribution": _results(illusion)},
+        section(honest, illusion, shown[0], shown[1], count),
+        summary(honest, illusion),
+        {"same_distribution": results(honest), "other_distribution": results(illusion)},
         {
             f"{where}/{f.name.replace(' ', '-')}": f.scores
             for where, found in (("same", honest), ("other", illusion))
@@ -206,73 +198,3 @@ def _judge(
         captions=pairs.captions[chosen].tolist(),
         num_resamples=1000,
     )
-
-
-def _summary(honest: MembershipReport, illusion: MembershipReport) -> str:
-    return (
-        f"One distribution: {honest.verdict.text}. The same members against pairs of another "
-        f"kind: {illusion.verdict.text}."
-    )
-
-
-def _section(
-    honest: MembershipReport,
-    illusion: MembershipReport,
-    members: Encoded,
-    other: Encoded,
-    count: int,
-) -> Section:
-    csa = honest["CSA"].auc.estimate, illusion["CSA"].auc.estimate
-    return Section(
-        title="Was this pair in the training set?",
-        text=(
-            f"A small CLIP was trained on {count:,} pairs of an image, a digit in a coloured "
-            "scene, and its caption, which ends in a word of no meaning. An image and a caption "
-            "that were trained on together should fit each other better than a pair that the "
-            "model never saw (CSA), lose more of their fit when the image is changed (AEA), and "
-            "look like other pairs of high fit to a classifier (WSA).",
-            "First, members and non-members are independent draws from one distribution, so that "
-            "nothing but the training tells them apart, and blind controls, which never look at "
-            f"the model, are at chance. {sentence(honest.verdict.text)}",
-            "Then the illusion. The same members are set against pairs of another kind, in which "
-            "what is common here is rare there: as when members come from one corpus of the web "
-            "and non-members from another. The attacks still look like attacks "
-            f"(CSA {csa[0]:.3f} before, {csa[1]:.3f} now), but whoever reads the captions alone "
-            f"tells the sets apart better. {sentence(illusion.verdict.text)}",
-            *map(sentence, illusion.cautions),
-        ),
-        tables=(figures_table(honest), differences_table(honest), figures_table(illusion)),
-        figures=(
-            roc_figure(honest, "One distribution. "),
-            roc_figure(illusion, "Another distribution. "),
-            score_figure(honest["CSA"], honest.is_member),
-            score_figure(illusion["CSA"], illusion.is_member, "pairs of another kind"),
-        ),
-        strips=(
-            Strip(
-                (
-                    ("Members", _cards(members)),
-                    ("Pairs of another kind", _cards(other)),
-                )
-            ),
-        ),
-    )
-
-
-def _cards(side: Encoded) -> tuple[Example, ...]:
-    return tuple(
-        Example((str(caption),), image_png(image))
-        for image, caption in zip(side.images[:_SHOWN], side.captions[:_SHOWN], strict=True)
-    )
-
-
-def _results(found: MembershipReport) -> dict[str, object]:
-    figures = {
-        f.name: {
-            "auc": f.auc.estimate,
-            "auc_interval": [f.auc.low, f.auc.high],
-            "tpr": {str(rate): None if at is None else at.estimate for rate, at in f.tpr.items()},
-        }
-        for f in (*found.attacks, *found.controls)
-    }
-    return {**figures, "evidence": found.verdict.evidence, "verdict": found.verdict.text}
