@@ -137,8 +137,11 @@ def make_trainer(experiment: Experiment, training: Training) -> Trainer:
     params, _ = init(jax.random.key(0))
     loss, _ = stateful_from_linen(module, {"params": params}, cross_entropy)
     evaluate = lambda params: cross_entropy(module.apply({"params": params}, data["x"]), data)
+    # a rate that falls to zero: what is left of the order of the batches would hide the groups
+    steps = training.epochs * (len(experiment.wrong) // training.batch_size)
+    rate = optax.cosine_decay_schedule(training.learning_rate, steps)
     options: dict[str, Any] = {
-        "optimizer": optax.sgd(training.learning_rate, momentum=0.9),
+        "optimizer": optax.sgd(rate, momentum=0.9),
         "num_epochs": training.epochs,
         "batch_size": training.batch_size,
     }

@@ -163,6 +163,7 @@ def groups(
         pairs[kind] = truth, mirror
         rows.append(
             {"set": name, **training._asdict(), "kind": kind, "seeds": seeds, "seconds": seconds}
+            | {"train": size, "group_size": group_size}
             | agreement(truth, mirror, share)
             | {"wrong_share": share.tolist(), "truth": truth.tolist(), "mirror": mirror.tolist()}
         )
@@ -203,9 +204,10 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS), help="of groups")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", type=int, default=30)
-    parser.add_argument("--group-size", type=int, default=30)
-    parser.add_argument("--group-train", type=int, default=3000, help="training points, groups")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--group-size", type=int, default=100)
+    parser.add_argument("--group-train", type=int, default=6000, help="training points, groups")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=100, help="of the groups' networks")
     parser.add_argument("--store", default=None, help="folder: killed group runs resume from it")
     parser.add_argument("--plots", type=Path, default=None, help="folder for figures")
     parser.add_argument(
@@ -258,7 +260,7 @@ def main() -> None:
         for model in arguments.models.split(",") if "groups" in arguments.parts else ():
             if (name, model) in done:
                 continue
-            training = Training(model, arguments.epochs, 50, 0.05)
+            training = Training(model, arguments.epochs, arguments.batch_size, 0.02)
             rows, pairs = groups(
                 name, training, arguments.seeds, arguments.group_train, arguments.groups,
                 arguments.group_size, arguments.store, tuple(arguments.kinds.split(",")),

@@ -48,8 +48,10 @@ def mirrored_hypothesis_table(document: dict[str, Any]) -> str:
         given = f"{row['given_share']:.3f}" if "given_share" in row else ""
         ceiling = f"{row['halves']:.3f}" if "halves" in row else ""
         lines.append(
-            f"| {NAMES[row['set']]} | {row['model']}, {row['epochs']} epochs "
-            f"| {len(row['wrong_share'])}, {KINDS[row['kind']]} | {row['seeds']} "
+            f"| {NAMES[row['set']]} "
+            f"| {row['model']}, {row['train']:,} examples, {row['epochs']} epochs "
+            f"| {len(row['wrong_share'])} of {row['group_size']}, {KINDS[row['kind']]} "
+            f"| {row['seeds']} "
             f"| {row['pearson']:.3f} | {row['spearman']:.3f} ({low:.3f} to {high:.3f}) "
             f"| {given} | {ceiling} |"
         )

@@ -105,6 +105,8 @@ def test_the_tables_say_what_was_found():
         "set": "mnist",
         "model": "cnn",
         "epochs": 8,
+        "train": 6000,
+        "group_size": 100,
         "kind": "shuffled",
         "seeds": 5,
         "pearson": 0.5,
@@ -115,7 +117,9 @@ def test_the_tables_say_what_was_found():
     }
     page = mirrored_hypothesis_table({"results": {"convex": [convex], "groups": [groups]}})
     assert "| 0.9800 to 0.9900 | 0.700 to 0.900 | 0.9966 to 0.9986, 0.855 to 0.941 |" in page
-    assert "| 30, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
+    assert (
+        "| 30 of 100, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
+    )
     rates = {("loop", None): 2.0, ("compiled", None): 4.0, ("vmap", 8): 40.0}
     contenders = [
         {"contender": name, "median": rate} | ({} if width is None else {"at_once": width})
