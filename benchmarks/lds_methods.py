@@ -148,6 +148,7 @@ def methods(problem: Problem) -> list[Method]:
     solver = "woodbury" if problem.name.startswith("mnist") or problem.size.reduced else "cg"
     strong = influence_of(solver, 1.0)
     margins = problem.measure == "margin"
+    wide = min(512, problem.size.train // 2)  # wider than the examples, TRAK has no inverse
     found = [
         Method("early ensemble", "early", influence_of(solver, 1.0, weighted=margins),
                (early,), counts, weighted=margins),
@@ -188,7 +189,7 @@ def methods(problem: Problem) -> list[Method]:
                    queries=25),
         ]  # fmt: skip
     found += [
-        Method("TRAK", "trak", trak_of(512, models), full, (models,), forward_only=False,
+        Method("TRAK", "trak", trak_of(wide, models), full, (models,), forward_only=False,
                stacked=True)
         for models in (1, 5)
         if problem.name != "cifar2_resnet9"  # its models differ in their BatchNorm statistics
