@@ -53,7 +53,7 @@ def method(name: str, loss_fn: Any, learning_rate: float) -> Attributor:
     """The attributor that a contender runs."""
     step = optax.sgd(learning_rate)
     if name == "jaxinf_jvp":
-        return forward_inf_jvp(loss_fn, optimizer=step)
+        return forward_inf_jvp(loss_fn, optimizer=step, scorer="jvp")
     if name == "jaxinf_gradients":
         return grad_dot(loss_fn, scorer="gradients")
     return forward_inf(loss_fn, optimizer=step)

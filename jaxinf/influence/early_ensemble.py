@@ -1,8 +1,7 @@
 """Several models, each trained for a moment: influence that predicts retraining, cheaply.
 
-What one network's gradients say of a training example is mostly the accident of its start. The
-mean over a few models takes that out, and models that have only begun to train are as good for it
-as converged ones, at a fraction of their training.
+What one network's gradients say of a training example is in part the accident of its start. The
+mean over a few models takes that out, and models that have only begun to train cost little.
 """
 
 from typing import Any, NamedTuple
@@ -42,9 +41,9 @@ def early_ensemble(
     """Influence functions with the Fisher matrix, averaged over briefly trained models.
 
     `mean_c ⟨∇m(z; θ_c), (F_c + damping)⁻¹ ∇m(q; θ_c)⟩ · mean_c (1 − p(z; θ_c)) / N`, m the margin
-    and F_c its mean outer product of gradients. On MNIST, 16 models of one epoch each
-    predict retraining better than any number of converged ones that cost as much; see the LDS
-    benchmark. An epoch, or as soon as most examples are right, is a good time to stop.
+    and F_c its mean outer product of gradients. It is meant for networks; where there is one
+    minimum, `influence_function` at it does better (docs/benchmarks.md, predicting retraining). An
+    epoch, or as soon as most examples are right, is a time to stop.
 
     Sign: positive = training on the example lowers the query's measure (a proponent). Unit: of
     the measure, up to one factor.

@@ -31,9 +31,9 @@ from jaxinf.influence.inverse_hessian import (
     lissa,
     woodbury,
 )
-from jaxinf.influence.inverse_hessian.system import DampingUnit, mean_eigenvalue
+from jaxinf.influence.inverse_hessian.system import DampingUnit, damping_name, mean_eigenvalue
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.measures import Measure, as_measure
+from jaxinf.influence.measures import Measure, as_measure, measure_name
 from jaxinf.influence.passes import in_chunks, only_shapes, training_rows
 from jaxinf.influence.queries import QueryGroups, as_groups
 from jaxinf.influence.vectors import row_norms, to_matrix, to_tree
@@ -211,9 +211,8 @@ def _name(
 ) -> str:
     # everything that `attribute` cannot see in the scoring program: stores go by it
     matrix = "gauss_newton" if isinstance(curvature, GaussNewton) else curvature
-    asked, followed = ("function" if callable(measure) else measure for measure in measures)
+    asked, followed = map(measure_name, measures)
     if followed != "loss":
         asked = f"{asked} of {followed}"
-    scale = "" if unit == "absolute" else " × mean eigenvalue"
-    how = f"damping={damping:g}{scale}, {scorer}"
+    how = f"{damping_name(damping, unit)}, {scorer}"
     return f"influence_function({solver.name}, {matrix}, {asked}, {how})"

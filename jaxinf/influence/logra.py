@@ -11,7 +11,7 @@ from jaxinf.errors import InputError, check_differentiable
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.inverse_hessian.kronecker import moments
 from jaxinf.influence.inverse_hessian.layers import Layer, Traffic, find_layers, traffic
-from jaxinf.influence.inverse_hessian.system import DampingUnit
+from jaxinf.influence.inverse_hessian.system import DampingUnit, damping_name
 from jaxinf.influence.layer_projection import (
     Factors,
     principal_factors,
@@ -20,7 +20,7 @@ from jaxinf.influence.layer_projection import (
     squared_norms,
 )
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.measures import Measure, as_measure
+from jaxinf.influence.measures import Measure, as_measure, measure_name
 from jaxinf.influence.passes import TrainingRows, is_traced, only_shapes, training_rows
 from jaxinf.influence.queries import QueryGroups, as_groups
 from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
@@ -170,15 +170,14 @@ def logra(
             dots = [jnp.sum((a @ inverse) * b, axis=1) for a, inverse, b in triples]
         return jnp.sum(jnp.stack(dots), axis=0)
 
-    asked = "function" if callable(measure) else measure
-    scale = "" if damping_unit == "absolute" else " × mean eigenvalue"
+    asked, damped = measure_name(measure), damping_name(damping, damping_unit)
     return Attributor(
         prepare,
         score,
         lambda state, batch, key: state.diagnostics,
         loss_fn,
         lambda k: 3.0,
-        f"logra(rank {rank}, {init}, {blocks}, {asked}, damping={damping:g}{scale})",
+        f"logra(rank {rank}, {init}, {blocks}, {asked}, {damped})",
         self_score if with_self_score else None,
     )
 

@@ -30,6 +30,16 @@ def as_measure(loss: Partial, measure: Measure) -> Partial:
     return loss if measure == "loss" else Partial(negative_margin, loss)
 
 
+def measure_name(measure: Measure) -> str:
+    """What to call it in the name of a method.
+
+    Example:
+        >>> measure_name("margin"), measure_name(lambda params, batch: batch)
+        ('margin', 'function')
+    """
+    return "function" if callable(measure) else measure
+
+
 def negative_margin(loss_fn: PerExampleLoss, params: Params, batch: Batch) -> jax.Array:
     """Minus the log-odds of the correct class, `log((1 − p) / p)`, from its cross-entropy `−log p`.
 

@@ -23,7 +23,7 @@ from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.directions import global_norm
 from jaxinf.influence.forward_inf import DirectionState
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.measures import Measure, as_measure
+from jaxinf.influence.measures import Measure, as_measure, measure_name
 from jaxinf.influence.passes import TrainingRows, in_chunks, only_shapes, training_rows
 from jaxinf.influence.queries import QueryGroups, as_groups, group_loss
 from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
@@ -143,7 +143,7 @@ def mirrored_unroll(
         return _state(scored, measured, base, moved_by, groups)
 
     batches = "full" if full_batch else "blocks"
-    asked = "function" if callable(measure) else measure
+    asked = measure_name(measure)
     return Attributor(
         prepare,
         scoring.score,

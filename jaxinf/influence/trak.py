@@ -13,9 +13,9 @@ from jaxinf.errors import InputError, check_differentiable
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.directions import map_queries, query_gradient
 from jaxinf.influence.ensemble import check_stacked, over_models
-from jaxinf.influence.inverse_hessian.system import DampingUnit
+from jaxinf.influence.inverse_hessian.system import DampingUnit, damping_name
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.measures import Measure, as_measure, doubt
+from jaxinf.influence.measures import Measure, as_measure, doubt, measure_name
 from jaxinf.influence.passes import is_traced, only_shapes, training_rows
 from jaxinf.influence.projection import project
 from jaxinf.influence.queries import QueryGroups, as_groups
@@ -191,15 +191,14 @@ def trak(
     losses = loss_fn
     if num_checkpoints is not None:
         losses = over_models(loss_fn)
-    asked = "function" if callable(measure) else measure
-    scale = "" if damping_unit == "absolute" else " × mean eigenvalue"
+    asked, damped = measure_name(measure), damping_name(damping, damping_unit)
     return Attributor(
         prepare,
         score,
         lambda state, batch, key: state.diagnostics,
         losses,
         lambda k: 3.0 * count,
-        f"trak({projection_dim}, {asked}, {count} checkpoints, damping={damping:g}{scale})",
+        f"trak({projection_dim}, {asked}, {count} checkpoints, {damped})",
         self_score if with_self_score else None,
     )
 

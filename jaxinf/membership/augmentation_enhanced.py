@@ -39,7 +39,7 @@ TRANSFORMATIONS: tuple[Transformation, ...] = (
 """Six mild changes. The published attack names its kinds but not its settings: these are ours."""
 
 
-# in the images that a CPU encodes together: four times as many cost ViT-B/32 a third more time
+# in the images that a CPU encodes together: with more it waits for its memory
 _NUMBERS_AT_ONCE = 1 << 22
 
 

@@ -158,7 +158,7 @@ def _trust(found: LavaResult) -> Table:
         ("plan against the masses given", f"{float(certificate.marginal_error):.1e}"),
         ("dual gap, of the distance", f"{float(certificate.dual_gap):.1e}"),
         (
-            f"values against {len(certificate.checked)} moves of mass, of their range",
+            f"values against real moves of mass ({len(certificate.checked)}), of their range",
             f"{float(certificate.finite_difference_error):.1e}",
         ),
     )

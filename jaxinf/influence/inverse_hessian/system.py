@@ -30,6 +30,16 @@ _TRACE_PROBES = 32
 DampingUnit = Literal["absolute", "mean_eigenvalue"]
 
 
+def damping_name(damping: float, unit: DampingUnit) -> str:
+    """What to call it in the name of a method.
+
+    Example:
+        >>> damping_name(0.1, "mean_eigenvalue")
+        'damping=0.1 × mean eigenvalue'
+    """
+    return f"damping={damping:g}" + ("" if unit == "absolute" else " × mean eigenvalue")
+
+
 @dataclass(frozen=True)
 class System:
     """A + damping · I, with A the mean curvature over the training set plus the penalty's.
