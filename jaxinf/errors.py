@@ -113,7 +113,11 @@ def check_finite(tree: PyTree, name: str, *, first_row: int | None = None) -> No
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             continue
-        finite = np.asarray(jnp.isfinite(leaf) if isinstance(leaf, jax.Array) else _finite(leaf))
+        on_device = isinstance(leaf, jax.Array)
+        # one number comes to the host, unless there is something to tell
+        if on_device and bool(jnp.all(jnp.isfinite(leaf))):
+            continue
+        finite = np.asarray(jnp.isfinite(leaf)) if on_device else _finite(leaf)
         if finite.all():
             continue
         bad = finite.size - int(np.count_nonzero(finite))

@@ -1,8 +1,26 @@
 """Squared Euclidean distances by one matrix product."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
+
+
+def float32_products(dtype: Any = jnp.float32) -> Any:
+    """The precision of a matrix product with float32's accuracy, and the fastest on the backend.
+
+    The default of GPUs and TPUs is coarser, and would reorder near neighbours. On a GPU three
+    TF32 products make one of float32.
+
+    Example:
+        >>> x = jnp.array([[1.0, 2.0]])
+        >>> jnp.matmul(x, x.T, precision=float32_products()).tolist()
+        [[5.0]]
+    """
+    if jax.default_backend() == "gpu" and dtype == jnp.float32:
+        return jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    return jax.lax.Precision.HIGHEST
 
 
 def centre_together(
@@ -27,13 +45,12 @@ def squared_distances(
 ) -> Float[jax.Array, "N M"]:
     """Squared Euclidean distance of every row of x from every row of y.
 
-    From ‖x‖² + ‖y‖² − 2⟨x, y⟩ at full float precision, so centre the rows first.
+    From ‖x‖² + ‖y‖² − 2⟨x, y⟩ in float32's precision, so centre the rows first.
 
     Example:
         >>> squared_distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()
         [[25.0]]
     """
-    # reduced-precision products (the default on GPU and TPU) would reorder near neighbours
-    products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    products = jnp.matmul(x, y.T, precision=float32_products(x.dtype))
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
     return jnp.maximum(squares - 2 * products, 0)

@@ -16,8 +16,10 @@ from jaxinf.valuation.dual import differentiable_potentials, dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.transport import Problem, solve_transport
 
-# entries of the costs that are in memory at once: 256 MiB of float32
-_ENTRIES_AT_ONCE = 1 << 26
+
+def entries_at_once() -> int:
+    """What the pairs that are solved together may hold: 256 MiB of float32, 4 GiB elsewhere."""
+    return 1 << (26 if jax.default_backend() == "cpu" else 30)
 
 
 def label_distances(
@@ -69,15 +71,17 @@ def label_distances(
         if differentiable:
             f, g, columns = differentiable_potentials(geometry, problem, **options)
             return dual_value(problem, f, g, columns)
-        small = left.shape[0] * right.shape[0] <= _ENTRIES_AT_ONCE
+        small = left.shape[0] * right.shape[0] <= entries_at_once()
         held = Geometry(geometry.cost_matrix) if small else geometry
         found = solve_transport(held, a, b, epsilon=problem.epsilon, **options)
         # rows are exact, and so nearly are the columns: the mass of the plan is one
         return a @ found.f + b @ found.g
 
-    sizes = x_rows.shape[1] * y_rows.shape[1]
+    # a pair's features, its cost, the exponential of that, and room to make both
+    rows, columns = x_rows.shape[1], y_rows.shape[1]
+    sizes = 4 * rows * columns + (rows + columns) * x.shape[1]
     pairs = jnp.meshgrid(jnp.arange(len(x_rows)), jnp.arange(len(y_rows)), indexing="ij")
     flat = jax.tree.map(jnp.ravel, tuple(pairs))
-    at_once = max(1, min(len(flat[0]), _ENTRIES_AT_ONCE // (4 * sizes)))
+    at_once = max(1, min(len(flat[0]), entries_at_once() // sizes))
     costs = jax.lax.map(one_pair, flat, batch_size=at_once)
     return costs.reshape(len(x_rows), len(y_rows))

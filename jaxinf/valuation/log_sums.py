@@ -10,7 +10,6 @@ before both sums have read it. Where potentials are so stale that a sum is beyon
 the plain way with its running maxima takes over.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,9 +18,7 @@ from jaxtyping import Float
 from ott.geometry.geometry import Geometry
 
 from jaxinf.valuation.geometry import ClassWiseGeometry
-
-# (geometry, u, v, ε) -> (over_columns, over_rows)
-LogSums = Callable[[Geometry, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+from jaxinf.valuation.kernel import KernelGeometry
 
 # of sums whose largest terms lie well within what float32 holds
 _LEAST, _MOST = 1e-25, 1e25
@@ -36,7 +33,8 @@ def both_log_sums(
     """Log-sum-exp of `v − c/ε` over the columns, and of `u − c/ε` over the rows.
 
     Args:
-        geometry: a `ClassWiseGeometry` is read tile by tile, another by its cost matrix.
+        geometry: a `KernelGeometry` is read by its fused kernel, a `ClassWiseGeometry` tile by
+            tile, another by its cost matrix.
         u: float[n]; −inf leaves a row out: of the second sum, and its own is 0.
         v: float[m]; −inf leaves a column out, the same way.
         epsilon: what the cost is divided by.
@@ -58,7 +56,9 @@ def both_log_sums(
 
     start = jnp.zeros_like(v)
     mass = has_row.astype(v.dtype)
-    if isinstance(geometry, ClassWiseGeometry):
+    if isinstance(geometry, KernelGeometry):
+        rows, columns = geometry.plan_sums(u, v, epsilon)
+    elif isinstance(geometry, ClassWiseGeometry):
         columns, rows = geometry.over_tiles(tile, start, (finite_u, 0.0), (mass, 0.0))
     else:
         columns, rows = tile(start, jnp.asarray(geometry.cost_matrix), finite_u, mass)

@@ -14,7 +14,6 @@ from jaxinf.engine.mesh import DATA_AXIS, Mesh, data_parallel, num_shards, repli
 from jaxinf.valuation.dual import dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.kernel import KernelGeometry
-from jaxinf.valuation.log_sums import both_log_sums, two_log_sums
 from jaxinf.valuation.pose import Posed
 from jaxinf.valuation.schedule import anneal
 from jaxinf.valuation.transport import (
@@ -180,7 +179,6 @@ def _solve(
             diameter=numbers.diameter,
             target=numbers.epsilon,
             axis_name=options.axis_name,
-            log_sums=two_log_sums if options.route == "kernel" else both_log_sums,
         )
         off = problem.reduce(jnp.sum(jnp.abs(soft.rows - a)))
         error = off + jnp.sum(jnp.abs(soft.columns - b))

@@ -17,7 +17,7 @@ from ott.geometry.geometry import Geometry
 
 from jaxinf.valuation.classes import ClassBlocks
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.log_sums import LogSums, both_log_sums
+from jaxinf.valuation.log_sums import both_log_sums
 
 
 class Annealed(NamedTuple):
@@ -81,7 +81,6 @@ def anneal(
     diameter: Float[jax.Array, ""] | float,
     target: Float[jax.Array, ""] | float,
     axis_name: str | None = None,
-    log_sums: LogSums = both_log_sums,
 ) -> Annealed:
     """Run the schedule.
 
@@ -92,7 +91,6 @@ def anneal(
         diameter: where ε begins, squared.
         target: where it ends.
         axis_name: the mesh axis over which the rows are split, if they are.
-        log_sums: how the cost is read: `both_log_sums` or `two_log_sums`.
 
     Returns:
         The potentials after one step per ε and one full update at the last, and what their plan
@@ -103,7 +101,7 @@ def anneal(
 
     def soft_minima(f: jax.Array, g: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
         u, v = log_a + f / epsilon, log_b + g / epsilon
-        over_columns, over_rows = log_sums(geometry, u, v, epsilon)
+        over_columns, over_rows = both_log_sums(geometry, u, v, epsilon)
         if axis_name is not None:
             # a log-sum-exp over devices: two reductions of m numbers
             top = jax.lax.pmax(over_rows, axis_name)

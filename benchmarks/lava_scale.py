@@ -1,0 +1,169 @@
+"""Values of 1.28 million examples on one accelerator, end to end, and how near the floor that is.
+
+    python -m benchmarks.lava_scale [--n 1280000 --m 50000 --width 512 --classes 1000] [--quick]
+
+Synthetic features: a Gaussian per class, on the device; a tenth of the training labels are wrong,
+so that the values can be seen to find something. From features to values: label distances of all
+C x C pairs of classes, the transport, the calibrated gradients and the certificate. The first
+call compiles; the second does not.
+
+Accuracy: reductions of the cost with the potentials found are repeated for some rows in float64 on
+the host. Floor of one reading of the cost: its products at the rate of a large product of the
+same precision on the same device, or its exponentials, or the inputs read once, whichever is
+longest.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import RESULTS, write_result
+
+# exponentials: 132 multiprocessors of 16 a cycle at 1.83 GHz; bytes a second: as measured elsewhere
+EXPONENTIALS, BANDWIDTH = 3.9e12, 4.3e12
+
+
+def make_sets(n: int, m: int, width: int, classes: int) -> tuple[Any, ...]:
+    """(x, labels, xv, valid labels, which labels are wrong), features on the device."""
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    truth, valid = rng.integers(classes, size=n), rng.integers(classes, size=m)
+    wrong = rng.random(n) < 0.1
+    given = np.where(wrong, (truth + rng.integers(1, classes, size=n)) % classes, truth)
+    keys = jax.random.split(jax.random.key(0), 3)
+    centres = jax.random.normal(keys[0], (classes, width)) / np.sqrt(width) * 2
+    noise = lambda key, count: jax.random.normal(key, (count, width)) / np.sqrt(width)
+    x = jax.jit(lambda c: centres[c] + noise(keys[1], n))(jnp.asarray(truth))
+    xv = jax.jit(lambda c: centres[c] + noise(keys[2], m))(jnp.asarray(valid))
+    return jax.block_until_ready(x), given, jax.block_until_ready(xv), valid, wrong
+
+
+def product_rate(size: int = 8192) -> float:
+    """Operations a second of a large product in the precision that the cost is computed in."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxinf.valuation.distances import float32_products
+
+    a = jax.random.normal(jax.random.key(1), (size, size))
+    multiply = jax.jit(lambda a: jnp.matmul(a, a.T, precision=float32_products()))
+    jax.block_until_ready(multiply(a))
+    best = np.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        jax.block_until_ready(multiply(a))
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def log_sum_error(found: Any, x: Any, y: Any, xv: Any, yv: Any, rows: int = 64) -> float:
+    """Largest error of log Σ_j b_j exp((g_j − c_ij)/ε) on some rows, against float64."""
+    import jax.numpy as jnp
+
+    from jaxinf.valuation.distances import squared_distances
+
+    at = np.linspace(0, len(y) - 1, rows).astype(int)
+    epsilon, g = float(found.epsilon), np.asarray(found.g, np.float64)
+    some, others = np.asarray(x[at], np.float64), np.asarray(xv, np.float64)
+    squares = (some**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * some @ others.T
+    table = np.asarray(found.label_distances, np.float64)
+    between = table[np.searchsorted(found.train_classes, y[at])]
+    between = between[:, np.searchsorted(found.valid_classes, yv)]
+    exact = g - squares / 2 - between
+    top = exact.max(1) / epsilon
+    wanted = top + np.log(np.exp(exact / epsilon - top[:, None]).mean(1))
+    ours = squared_distances(x[at], xv) / 2 + jnp.asarray(between, jnp.float32)
+    logits = (found.g[None] - ours) / epsilon
+    top = jnp.max(logits, axis=1)
+    lse = top + jnp.log(jnp.mean(jnp.exp(logits - top[:, None]), axis=1))
+    return float(np.max(np.abs(np.asarray(lse) - wanted)))
+
+
+def measure(sets: tuple[Any, ...], route: str, checks: int, rate: float) -> dict[str, Any]:
+    """Time `lava` twice on one route, and say what its values are worth."""
+    import jax
+    from sklearn.metrics import roc_auc_score
+
+    from jaxinf.valuation import lava
+    from jaxinf.valuation.pose import between_classes, read_sides
+
+    x, y, xv, yv, wrong = sets
+    n, m, width = len(y), len(yv), x.shape[1]
+    calls = []
+    for _ in range(2):
+        began = time.perf_counter()
+        found = lava(x, y, xv, yv, route=route, num_checks=checks)
+        jax.block_until_ready(found.values)
+        calls.append(time.perf_counter() - began)
+        print(f"{route}: {calls[-1]:.1f} s", flush=True)
+    began = time.perf_counter()
+    sides = read_sides(x, y, xv, yv)
+    jax.block_until_ready(between_classes(*sides, epsilon=0.05, label_weight=1.0, p=2))
+    labels = time.perf_counter() - began
+    # before the first ε, the full update after the last, and the look at its sums
+    readings = (int(found.num_iterations) + 3) * (1 + checks)
+    product = 2 * n * m * width / rate
+    floor = max(product, n * m / EXPONENTIALS, 4 * (n + m) * width / BANDWIDTH)
+    each = (calls[1] - labels) / readings
+    values = np.asarray(found.values)
+    memory = jax.devices()[0].memory_stats() or {}
+    return {
+        "route": route,
+        "first_call_s": calls[0],
+        "seconds": calls[1],
+        "labels_s": labels,
+        "readings": readings,
+        "reading_s": each,
+        "floor_s": floor,
+        "fraction_of_floor": floor / each,
+        "marginal_error": float(found.certificate.marginal_error),
+        "dual_gap": float(found.certificate.dual_gap),
+        "finite_difference_error": float(found.certificate.finite_difference_error),
+        "log_sum_error": log_sum_error(found, x, y, xv, yv),
+        "wrong_labels_auroc": float(roc_auc_score(wrong, -values)),
+        "device_peak_bytes": memory.get("peak_bytes_in_use"),
+        "values": values,
+    }
+
+
+def main() -> None:
+    """Write the JSON after every route."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--n", type=int, default=1_280_000)
+    parser.add_argument("--m", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--routes", default="streamed,kernel")
+    parser.add_argument("--checks", type=int, default=1, help="of the certificate")
+    parser.add_argument("--quick", action="store_true", help="a small problem")
+    parser.add_argument("--output", type=Path, default=RESULTS / "lava_scale.json")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.n, arguments.m, arguments.width, arguments.classes = 2000, 500, 16, 10
+    import jax
+
+    device = jax.devices()[0].device_kind
+    rate = product_rate(512 if arguments.quick else 8192)
+    print(f"{device}: {rate / 1e12:.1f} TFLOP/s of large products", flush=True)
+    sets = make_sets(arguments.n, arguments.m, arguments.width, arguments.classes)
+    settings = {name: getattr(arguments, name) for name in ("n", "m", "width", "classes", "checks")}
+    settings |= {"device": device, "product_flops": rate, "quick": arguments.quick}
+    rows: list[dict[str, Any]] = []
+    first = None
+    for route in arguments.routes.split(","):
+        row = measure(sets, route, arguments.checks, rate)
+        values = row.pop("values")
+        first = values if first is None else first
+        row["off_first_route"] = float(np.max(np.abs(values - first)) / np.ptp(first))
+        rows.append(row)
+        print(row, flush=True)
+        write_result(arguments.output, settings, rows)
+
+
+if __name__ == "__main__":
+    main()
