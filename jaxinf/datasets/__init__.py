@@ -10,7 +10,13 @@ from jaxinf.datasets.arrays import normalise
 from jaxinf.datasets.backdoors import Backdoor, blend_trigger, patch_trigger
 from jaxinf.datasets.cifar import cifar_classes, load_cifar10, load_cifar100, read_cifar_batch
 from jaxinf.datasets.digits import load_digits, split_digits
-from jaxinf.datasets.duplicates import Duplicates, duplicate_within, plant_duplicates
+from jaxinf.datasets.duplicates import (
+    Duplicates,
+    PlantedKinds,
+    duplicate_within,
+    plant_duplicates,
+    plant_kinds,
+)
 from jaxinf.datasets.feature_collision import FeatureCollision, feature_collision
 from jaxinf.datasets.feature_noise import FeatureNoise, feature_noise
 from jaxinf.datasets.folder import Dataset, read_image_folder
@@ -36,6 +42,7 @@ __all__ = [
     "Imbalance",
     "Irrelevant",
     "LabelNoise",
+    "PlantedKinds",
     "Suppliers",
     "asymmetric_label_noise",
     "blend_trigger",
@@ -53,6 +60,7 @@ __all__ = [
     "normalise",
     "patch_trigger",
     "plant_duplicates",
+    "plant_kinds",
     "read_cifar_batch",
     "read_idx",
     "read_image_folder",

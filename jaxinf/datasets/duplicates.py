@@ -1,6 +1,6 @@
 """Training examples copied where they should not be, and where each copy came from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,27 @@ class Duplicates:
     original_labels: Int[np.ndarray, " N"]
 
 
+@register_dataclass
+@dataclass(frozen=True, eq=False)
+class PlantedKinds(Duplicates):
+    """Copies of several kinds, one kind after another.
+
+    Attributes:
+        kind: text[N + count], the kind of each copy, "" for the rows that are none.
+    """
+
+    kind: np.ndarray
+
+
+KINDS = ("exact", "crop", "shift", "jpeg", "brightness", "relabelled")
+"""What leaks are made of, from the easiest to find to those that pixels alone see through."""
+
+
 def plant_duplicates(
     train: Mapping[str, Any],
     test: Mapping[str, Any],
     count: int,
-    seed: int,
+    seed: int | Sequence[int],
     *,
     near: str | Transform | None = None,
     relabel_among: int | None = None,
@@ -124,6 +140,73 @@ def duplicate_within(
         array([-1, -1, -1,  2])
     """
     return plant_duplicates(examples, examples, count, seed, near=near)
+
+
+def plant_kinds(
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
+    count: int,
+    seed: int,
+    *,
+    kinds: Sequence[str] = KINDS,
+    num_classes: int | None = None,
+) -> PlantedKinds:
+    """Copy different training examples into the test set, `count` of them in each of some kinds.
+
+    Args:
+        train: `{"x": [N, ...], "y": int[N]}`, the source of the copies.
+        test: the same keys and row shapes; M rows.
+        count: how many copies of each kind; all kinds together at most N.
+        seed: which examples, and every other draw.
+        kinds: of `"exact"`, `"relabelled"` (the same input under another class) and the names
+            that `near` of `plant_duplicates` takes.
+        num_classes: of the new labels; default one more than the largest label of `train`.
+
+    Returns:
+        The test set, then the copies kind after kind. No training example is copied twice.
+
+    Raises:
+        InputError: as `plant_duplicates`, and for an unknown kind, none at all or one named
+            twice.
+
+    Example:
+        >>> train = {"x": np.arange(8, dtype=np.uint8).reshape(2, 2, 2), "y": np.arange(2)}
+        >>> planted = plant_kinds(train, train, 1, seed=0, kinds=("exact", "relabelled"))
+        >>> planted.kind.tolist(), planted.source.tolist()
+        (['', '', 'exact', 'relabelled'], [-1, -1, 0, 1])
+    """
+    known = ("exact", "relabelled", *NAMED)
+    if not kinds or len(set(kinds)) < len(kinds) or set(kinds) - set(known):
+        raise InputError(f"kinds is {list(kinds)}: give some of {', '.join(known)}, each once")
+    host, num_train = check_labelled(train, "train", num_classes)
+    test_host, num_test = check_labelled(test, "test")
+    if not 1 <= count <= num_train // len(kinds):
+        raise InputError(
+            f"count is {count}: {len(kinds)} kinds of {num_train} examples allow 1 to "
+            f"{num_train // len(kinds)} copies of each"
+        )
+    classes = int(host["y"].max()) + 1 if num_classes is None else num_classes
+    rows = np.random.default_rng(seed).permutation(num_train)[: count * len(kinds)]
+    examples, source, labels = test_host, [np.full(num_test, -1)], [test_host["y"]]
+    for number, kind in enumerate(kinds):
+        own = np.sort(rows[number * count : (number + 1) * count])
+        planted = plant_duplicates(
+            {key: value[own] for key, value in host.items()},
+            examples,
+            count,
+            [seed, number],
+            near=kind if kind in NAMED else None,
+            relabel_among=classes if kind == "relabelled" else None,
+        )
+        examples = planted.examples
+        source.append(own)
+        labels.append(planted.original_labels[-count:])
+    return PlantedKinds(
+        examples,
+        np.concatenate(source),
+        np.concatenate(labels),
+        np.repeat(np.array(["", *kinds]), [num_test, *[count] * len(kinds)]),
+    )
 
 
 def _transform(near: str | Transform | None, inputs: np.ndarray) -> Transform | None:

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from jaxinf.datasets import duplicate_within, load_digits, plant_duplicates
+from jaxinf.datasets import duplicate_within, load_digits, plant_duplicates, plant_kinds
+from jaxinf.datasets.duplicates import KINDS
+from jaxinf.datasets.transforms import NAMED
 from jaxinf.errors import InputError
 
 
@@ -68,6 +70,26 @@ def test_own_transform_and_relabelling():
     assert planted.examples["y"].dtype == np.int32
 
 
+def test_every_kind_has_its_own_sources_and_its_own_change():
+    train, test = images(40, 0), images(5, 1)
+    planted = plant_kinds(train, test, 6, seed=3, num_classes=4)
+    assert planted.kind.tolist() == [""] * 5 + [kind for kind in KINDS for _ in range(6)]
+    copies, source = planted.examples, planted.source
+    assert len(np.unique(source[5:])) == 36
+    np.testing.assert_array_equal(source[:5], -1)
+    np.testing.assert_array_equal(planted.original_labels[5:], train["y"][source[5:]])
+    for kind in KINDS:
+        rows = np.flatnonzero(planted.kind == kind)
+        original = train["x"][source[rows]]
+        same = (copies["x"][rows] == original).all(axis=(1, 2, 3))
+        assert (same == (kind not in NAMED)).all()
+        relabelled = copies["y"][rows] != train["y"][source[rows]]
+        assert (relabelled == (kind == "relabelled")).all()
+    again = plant_kinds(train, test, 6, seed=3, num_classes=4)
+    np.testing.assert_array_equal(again.examples["x"], copies["x"])
+    assert (plant_kinds(train, test, 6, seed=4, num_classes=4).source != source).any()
+
+
 def test_other_leaves_are_copied_along():
     train = {**images(6, 0), "weight": np.arange(6, dtype=np.float32)}
     doubled = duplicate_within(train, 6, seed=0)
@@ -85,6 +107,10 @@ TABLE = {"x": np.zeros((5, 2), np.float32), "y": np.zeros(5, int)}
     [
         (lambda: plant_duplicates(TRAIN, TEST, 6, 0), "count is 6: copy between 1 and 5"),
         (lambda: plant_duplicates(TRAIN, TEST, 0, 0), "count is 0"),
+        (lambda: plant_kinds(TRAIN, TEST, 1, 0), "6 kinds of 5 examples allow 1 to 0"),
+        (lambda: plant_kinds(TRAIN, TEST, 1, 0, kinds=("exact", "blur")), r"kinds is \['exact'"),
+        (lambda: plant_kinds(TRAIN, TEST, 1, 0, kinds=("exact", "exact")), "each once"),
+        (lambda: plant_kinds(TRAIN, TEST, 1, 0, kinds=()), r"kinds is \[\]"),
         (lambda: duplicate_within(TRAIN, 6, 0), "count is 6"),
         (
             lambda: plant_duplicates(TRAIN, TABLE, 1, 0),
