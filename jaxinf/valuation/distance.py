@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxinf.typing import AnyArray
+from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.dual import differentiable_potentials, dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.label_distances import label_distances
@@ -15,6 +16,7 @@ from jaxinf.valuation.pose import check_resolution, read_sides, strength_of
 from jaxinf.valuation.transport import Problem
 
 
+@in_float32
 def class_wise_distance(
     train_features: AnyArray,
     train_labels: AnyArray,

@@ -15,6 +15,7 @@ from ott.geometry.geometry import Geometry
 from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
+from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.pose import between_classes, cost_between, read_sides, warn_of_classes
 from jaxinf.valuation.transport import solve_transport
@@ -38,6 +39,7 @@ class HierarchicalResult(NamedTuple):
     converged: bool
 
 
+@in_float32
 def sava(
     train_features: AnyArray,
     train_labels: AnyArray,

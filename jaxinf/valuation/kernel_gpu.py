@@ -15,9 +15,10 @@ from jax.experimental import pallas as pl
 
 from jaxinf.valuation.kernel_blocks import NOTHING
 
-# rows and columns of a block, and features that are multiplied at a time
-ROWS, COLUMNS, SLICE = 128, 128, 32
-_WARPS, _STAGES = 8, 3
+# rows and columns of a block, and features that are multiplied at a time: the fastest of eight
+# choices on an H200
+ROWS, COLUMNS, SLICE = 64, 128, 32
+_WARPS, _STAGES = 4, 3
 _PRODUCTS = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
 
@@ -30,7 +31,7 @@ def row_lse(
     interpret: bool = False,
 ) -> jax.Array:
     """Log Σ_j exp(x_i · y_j + bias_j − W[k_i, l_j]), float[n]."""
-    out = _call(_lse_rows, x, y, bias * 0, bias, labels, interpret)
+    out = _call(_lse_rows, x, y, jnp.zeros(len(x)), bias, labels, interpret)
     return out[0][: len(x)]
 
 
@@ -90,7 +91,7 @@ def _call(
     )(
         fill(x, rows),
         fill(y, columns),
-        line(u, rows) if kernel is _sum_rows else jnp.zeros(rows),
+        line(u, rows),
         line(v, columns),
         jnp.pad(of_x, (0, rows - n)),
         jnp.pad(of_y, (0, columns - m)),

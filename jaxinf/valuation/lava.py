@@ -13,6 +13,7 @@ from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
 from jaxinf.valuation.certificate import Certificate, certify
+from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.pose import (
     LabelCost,
     Posed,
@@ -74,6 +75,7 @@ class LavaResult(NamedTuple):
     contrast: float
 
 
+@in_float32
 def lava(
     train_features: AnyArray,
     train_labels: AnyArray,

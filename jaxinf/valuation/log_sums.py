@@ -98,7 +98,9 @@ def _sums_of_plan(
     """Add the plan's column sums to `columns`, and give its row sums, by pieces of some rows."""
     n, m = cost.shape
     size = min(n, max(8, piece_entries() // max(m, 1)))
+    # a CPU sums rows faster as a product; elsewhere the sum is fused with the exponential
     ones = jnp.ones_like(v)
+    of_rows = (lambda plan: plan @ ones) if _on_cpu() else (lambda plan: jnp.sum(plan, axis=1))
 
     def piece(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         columns, rows = sums
@@ -107,7 +109,7 @@ def _sums_of_plan(
         cut = lambda array: jax.lax.dynamic_slice_in_dim(array, first, size)
         plan = jnp.exp(cut(u)[:, None] + v[None, :] - cut(cost) / epsilon)
         counts = jnp.where(first + jnp.arange(size) >= i * size, cut(mass), 0)
-        rows = jax.lax.dynamic_update_slice_in_dim(rows, plan @ ones, first, axis=0)
+        rows = jax.lax.dynamic_update_slice_in_dim(rows, of_rows(plan), first, axis=0)
         return columns + counts @ plan, rows
 
     return jax.lax.fori_loop(0, -(-n // size), piece, (columns, jnp.zeros_like(u)))
@@ -115,4 +117,8 @@ def _sums_of_plan(
 
 def piece_entries() -> int:
     """How many entries of the plan are made at a time: 1 MiB of float32 on a CPU, for its cache."""
-    return 1 << (18 if jax.default_backend() == "cpu" else 26)
+    return 1 << (18 if _on_cpu() else 26)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
