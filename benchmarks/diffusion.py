@@ -1,0 +1,190 @@
+"""Which training images made a diffusion model generate this one? Attribution by customisation.
+
+    python -m benchmarks.diffusion [--sets 10] [--development] [--quick] [--output FOLDER]
+
+A base model is trained once on Fashion-MNIST. For each set a copy is tuned on four exemplars that
+the base has not seen, at several strengths; four images of the copy are the queries, and among
+1,000 candidates of their class the four exemplars should rank first. The trivial baselines stand
+in the same table. Settings are chosen on sets that `--development` draws apart from the others.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.diffusion_methods import contenders, judge, score_all
+from benchmarks.diffusion_models import (
+    QUICK,
+    Setup,
+    customise,
+    draw_set,
+    generate,
+    load_images,
+    train_base,
+    train_classifier,
+)
+from benchmarks.diffusion_sheet import contact_sheet
+from jaxinf.applications.diffusion import denoising_loss, draw_noise
+from jaxinf.evaluation import mean_interval
+
+STRENGTHS = (30, 100, 300)
+DEVELOPMENT = 500
+"""Number of the first development set; the others count from 0."""
+
+
+def run_set(
+    setup: Setup,
+    model: Any,
+    base: Any,
+    classifier: tuple[Any, Any],
+    images: Any,
+    methods: list[Any],
+    seed: int,
+    strength: int,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Figures of every method for one set at one strength, and what the contact sheet shows."""
+    chosen = draw_set(setup, images, seed)
+    tuned = customise(setup, model, base, chosen, strength, seed)
+    made = generate(setup, model, tuned, chosen.label, seed)
+    plain = generate(setup, model, base, chosen.label, seed)
+    queries = {name: np.concatenate([made[name], plain[name]]) for name in made}
+    weights = {"base": base, "tuned": tuned, "classifier": classifier[1], "none": {}}
+    rows, scored = [], {}
+    for method in methods:
+        scores, seconds = score_all(
+            method.attributor, weights[method.at], queries, chosen.candidates, 125
+        )
+        print(f"{method.name}, {method.at}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        rows.append(
+            {
+                "set": seed,
+                "strength": strength,
+                "method": method.name,
+                "kind": method.kind,
+                "at": method.at,
+                "seconds": round(seconds, 3),
+            }
+            | judge(scores, chosen.relevant)
+        )
+        scored[f"{method.name}, {method.at}"] = scores
+    drop = loss_drop(setup, model, base, tuned, chosen.candidates)
+    blind = np.concatenate([np.tile(drop, (setup.images, 1)), np.zeros((setup.images, len(drop)))])
+    rows.append(
+        {
+            "set": seed,
+            "strength": strength,
+            "method": "loss of base − loss of tuned, no query",
+            "kind": "both models",
+            "at": "both",
+            "seconds": None,
+        }
+        | judge(blind, chosen.relevant)
+    )
+    shown = {"chosen": chosen, "made": made, "plain": plain, "scores": scored}
+    return rows, shown
+
+
+def loss_drop(setup: Setup, model: Any, base: Any, tuned: Any, candidates: Any) -> np.ndarray:
+    """How much each candidate's loss fell while tuning: knows both models, and no query."""
+    draws = draw_noise(jax.random.key(7), setup.draws, model.image_shape)
+    loss = jax.jit(denoising_loss(model, draws))
+    fell = []
+    for start in range(0, len(candidates["y"]), 125):
+        part = {name: a[start : start + 125] for name, a in candidates.items()}
+        fell.append(np.asarray(loss(base, part) - loss(tuned, part)))
+    return np.concatenate(fell)
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the sets with 95 % intervals, per method, weights and strength."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = row["strength"], row["kind"], row["method"], row["at"]
+        groups.setdefault(key, []).append(row)
+    found = []
+    for (strength, kind, method, at), members in groups.items():
+        entry: dict[str, Any] = {"strength": strength, "kind": kind, "method": method, "at": at}
+        for figure in members[0]:
+            if figure.startswith(("recall10", "map")):
+                values = [member[figure] for member in members]
+                entry[figure] = (
+                    asdict(mean_interval(values)) if len(values) > 1 else {"estimate": values[0]}
+                )
+        seconds = [member["seconds"] for member in members if member["seconds"] is not None]
+        entry["seconds"] = float(np.median(seconds)) if seconds else None
+        found.append(entry)
+    return found
+
+
+def main() -> None:
+    """Run what the command line asks for and write the JSON after every set."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sets", type=int, default=10)
+    parser.add_argument("--strengths", type=int, nargs="+", default=STRENGTHS)
+    parser.add_argument("--development", action="store_true", help="other sets, more settings")
+    parser.add_argument("--size", type=int, default=28, help="14 or 7 for a coarser, cheaper set")
+    parser.add_argument("--base-steps", type=int)
+    parser.add_argument("--candidates", type=int)
+    parser.add_argument("--draws", type=int)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--seconds", type=float, help="start no further set after so long")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
+    parser.add_argument("--quick", action="store_true", help="tiny models of 8 x 8 digits, 2 sets")
+    parser.add_argument("--no-progress", dest="progress", action="store_false")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    setup = Setup(size=arguments.size, widths=(32, 64, 64) if arguments.size == 28 else (16, 32))
+    if arguments.quick:
+        setup, arguments.sets, arguments.strengths = QUICK, 2, (2,)
+    for name in ("base_steps", "candidates", "draws", "images"):
+        if (value := getattr(arguments, name)) is not None:
+            setup = replace(setup, **{name: value})
+
+    images = load_images(setup, arguments.data)
+    model, base, loss = train_base(setup, images, arguments.base, arguments.progress)
+    trained = time.perf_counter() - began
+    module, variables, accuracy = train_classifier(setup, images, arguments.progress)
+    note = f"base: loss {loss:.4f}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
+    print(note, file=sys.stderr, flush=True)
+    methods = contenders(setup, model, module, arguments.development)
+    settings = asdict(setup) | {
+        "strengths": list(arguments.strengths),
+        "development": arguments.development,
+        "quick": arguments.quick,
+        "device": jax.devices()[0].device_kind,
+        "parameters": sum(a.size for a in jax.tree.leaves(base)),
+        "base_loss": loss,
+        "base_seconds": trained,
+        "classifier_accuracy": accuracy,
+    }
+    suffix = "_development" if arguments.development else ""
+    rows: list[dict[str, Any]] = []
+    first = DEVELOPMENT if arguments.development else 0
+    for seed in range(first, first + arguments.sets):
+        if arguments.seconds and time.perf_counter() - began > arguments.seconds:
+            break
+        for strength in arguments.strengths:
+            found, shown = run_set(
+                setup, model, base, (module, variables), images, methods, seed, strength
+            )
+            rows += found
+            sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"
+            if seed - first < 3:
+                sheet.parent.mkdir(parents=True, exist_ok=True)
+                sheet.write_bytes(contact_sheet(**shown))
+        results = {"methods": summarise(rows), "rows": rows}
+        write_result(arguments.output / f"diffusion{suffix}.json", settings, results)
+        print(f"set {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
