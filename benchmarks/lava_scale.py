@@ -1,6 +1,6 @@
 """Values of 1.28 million examples on one accelerator, end to end, and how near the floor that is.
 
-    python -m benchmarks.lava_scale [--n 1280000 --m 50000 --width 512 --classes 1000] [--quick]
+    python -m benchmarks.lava_scale [--runs annealed:streamed,balanced:streamed] [--quick]
 
 Synthetic features: a Gaussian per class, on the device; a tenth of the training labels are wrong,
 so that the values can be seen to find something. From features to values: label distances of all
@@ -84,7 +84,16 @@ def log_sum_error(found: Any, x: Any, y: Any, xv: Any, yv: Any, rows: int = 64) 
     return float(np.max(np.abs(np.asarray(lse) - wanted)))
 
 
-def measure(sets: tuple[Any, ...], route: str, checks: int, rate: float) -> dict[str, Any]:
+# the converged solver at the softest ε that still transports (docs/valuation.md)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "annealed": {},
+    "balanced": {"epsilon": 0.05, "threshold": 1e-3, "max_iterations": 127},
+}
+
+
+def measure(
+    sets: tuple[Any, ...], solver: str, route: str, checks: int, rate: float
+) -> dict[str, Any]:
     """Time `lava` twice on one route, and say what its values are worth."""
     import jax
     from sklearn.metrics import roc_auc_score
@@ -97,23 +106,30 @@ def measure(sets: tuple[Any, ...], route: str, checks: int, rate: float) -> dict
     calls = []
     for _ in range(2):
         began = time.perf_counter()
-        found = lava(x, y, xv, yv, route=route, num_checks=checks)
+        found = lava(x, y, xv, yv, solver=solver, route=route, num_checks=checks, **OPTIONS[solver])
         jax.block_until_ready(found.values)
         calls.append(time.perf_counter() - began)
-        print(f"{route}: {calls[-1]:.1f} s", flush=True)
+        print(f"{solver}, {route}: {calls[-1]:.1f} s", flush=True)
     began = time.perf_counter()
-    sides = read_sides(x, y, xv, yv)
-    jax.block_until_ready(between_classes(*sides, epsilon=0.05, label_weight=1.0, p=2))
+    # as `lava` does, so that its compiled program serves
+    with jax.default_matmul_precision("highest"):
+        sides = read_sides(x, y, xv, yv)
+        jax.block_until_ready(between_classes(*sides, epsilon=0.05, label_weight=1.0, p=2))
     labels = time.perf_counter() - began
-    # before the first ε, the full update after the last, and the look at its sums
-    readings = (int(found.num_iterations) + 3) * (1 + checks)
+    readings = int(found.num_iterations)
+    if solver == "annealed":
+        # before the first ε, the full update after the last, and the look at its sums
+        readings = (readings + 3) * (1 + checks)
     product = 2 * n * m * width / rate
     floor = max(product, n * m / EXPONENTIALS, 4 * (n + m) * width / BANDWIDTH)
     each = (calls[1] - labels) / readings
     values = np.asarray(found.values)
     memory = jax.devices()[0].memory_stats() or {}
     return {
+        "solver": solver,
         "route": route,
+        "checks": checks,
+        "converged": bool(found.converged),
         "first_call_s": calls[0],
         "seconds": calls[1],
         "labels_s": labels,
@@ -138,8 +154,8 @@ def main() -> None:
     parser.add_argument("--m", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--routes", default="streamed,kernel")
-    parser.add_argument("--checks", type=int, default=1, help="of the certificate")
+    parser.add_argument("--runs", default="annealed:streamed,annealed:kernel,balanced:streamed")
+    parser.add_argument("--checks", type=int, default=1, help="of the annealed certificate")
     parser.add_argument("--quick", action="store_true", help="a small problem")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_scale.json")
     arguments = parser.parse_args()
@@ -151,14 +167,17 @@ def main() -> None:
     rate = product_rate(512 if arguments.quick else 8192)
     print(f"{device}: {rate / 1e12:.1f} TFLOP/s of large products", flush=True)
     sets = make_sets(arguments.n, arguments.m, arguments.width, arguments.classes)
-    settings = {name: getattr(arguments, name) for name in ("n", "m", "width", "classes", "checks")}
+    settings = {name: getattr(arguments, name) for name in ("n", "m", "width", "classes")}
     settings |= {"device": device, "product_flops": rate, "quick": arguments.quick}
     rows: list[dict[str, Any]] = []
-    first = None
-    for route in arguments.routes.split(","):
-        row = measure(sets, route, arguments.checks, rate)
+    firsts: dict[str, np.ndarray] = {}
+    for run in arguments.runs.split(","):
+        solver, route = run.split(":")
+        # a check of a converged solution solves the problem twice more
+        checks = arguments.checks if solver == "annealed" else 0
+        row = measure(sets, solver, route, checks, rate)
         values = row.pop("values")
-        first = values if first is None else first
+        first = firsts.setdefault(solver, values)
         row["off_first_route"] = float(np.max(np.abs(values - first)) / np.ptp(first))
         rows.append(row)
         print(row, flush=True)

@@ -22,6 +22,7 @@ from benchmarks.tables_lava import (
     lava_distance_table,
     lava_memory_table,
     lava_on_paper_table,
+    lava_scale_table,
     lava_table,
 )
 from benchmarks.tables_lds import lds_table
@@ -31,7 +32,7 @@ from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 from benchmarks.tables_planner import planner_table
 
-PAGES = [ROOT / "docs" / name for name in ("benchmarks.md", "membership.md")]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "forward_inf": forward_inf_table,
     "lava": lava_table,
@@ -40,6 +41,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava_distance": lava_distance_table,
     "lava_memory": lava_memory_table,
     "lava_on_paper": lava_on_paper_table,
+    "lava_scale": lava_scale_table,
     "lds": lds_table,
     "leakage": leakage_table,
     "membership": membership_table,

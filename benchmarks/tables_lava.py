@@ -213,6 +213,31 @@ def lava_on_paper_table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def lava_scale_table(document: dict[str, Any]) -> str:
+    """Seconds of the whole and of one reading of the cost, beside the floor; accuracy."""
+    settings, results = document["settings"], document["results"]
+    lines = [
+        f"n = {settings['n']:,}, m = {settings['m']:,}, d = {settings['width']}, "
+        f"C = {settings['classes']:,}, one {settings['device']}; a large product in float32's "
+        f"precision runs at {settings['product_flops'] / 1e12:.0f} TFLOP/s there.",
+        "",
+        "| solver | route | first call | next call | label distances | one reading of the cost "
+        "| its floor | reached | error of log-sums | marginal error | wrong labels, AUROC | values off, of "
+        "their range | memory, GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        seconds = (row[name] for name in ("first_call_s", "seconds", "labels_s"))
+        cells = [row["solver"], row["route"], *(f"{each:.1f} s" for each in seconds)]
+        cells += [f"{row['reading_s']:.2f} s × {row['readings']}", f"{row['floor_s']:.2f} s"]
+        cells += [f"{row['fraction_of_floor']:.0%}", f"{row['log_sum_error']:.0e}"]
+        cells += [f"{row['marginal_error']:.1e}", f"{row['wrong_labels_auroc']:.3f}"]
+        memory = row["device_peak_bytes"]
+        cells += [f"{row['off_first_route']:.0e}", f"{memory / 1e9:.1f}" if memory else "–"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def lava_contrast_table(document: dict[str, Any]) -> str:
     """Mean AUROC per contrast and corruption, and how often it is under random."""
     results, settings = document["results"], document["settings"]

@@ -16,6 +16,7 @@ from benchmarks.tables_lava import (
     lava_detection_table,
     lava_memory_table,
     lava_on_paper_table,
+    lava_scale_table,
     lava_table,
 )
 
@@ -150,6 +151,20 @@ def test_memory_benchmark_runs(tmp_path):
     rows = json.loads(output.read_text())["results"]
     assert [row["converged"] for row in rows] == [False, False, True, True]
     assert all(row["auroc"] > 0.9 for row in rows)
+
+
+@pytest.mark.slow
+def test_scale_benchmark_runs(tmp_path):
+    output = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.lava_scale", "--quick", "--output", output]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    document = json.loads(output.read_text())
+    rows = document["results"]
+    assert [row["converged"] for row in rows] == [False, False, True]
+    assert all(row["log_sum_error"] < 1e-4 for row in rows)
+    assert rows[0]["wrong_labels_auroc"] > 0.99
+    assert rows[1]["off_first_route"] < 1e-4
+    assert "| annealed | kernel |" in lava_scale_table(document)
 
 
 @pytest.mark.slow
