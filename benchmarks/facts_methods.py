@@ -1,0 +1,191 @@
+"""The methods of `benchmarks.facts`: raw scores first, then what they are divided by.
+
+Dividing by an example's loss or gradient norm, and centring over the queries, is done on the
+raw scores here, since several rows of the table share them; `normalise_by_loss` and
+`normalise_by_gradient_norm` give the same numbers, one method at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.facts_model import Subject
+from jaxinf import attribute
+from jaxinf.influence import (
+    Attributor,
+    bm25,
+    forward_inf,
+    from_direction,
+    grad_dot,
+    influence_function,
+    over_checkpoints,
+    representation_similarity,
+    trak,
+    update_direction,
+)
+from jaxinf.influence.derivatives import norms_of_gradients
+from jaxinf.influence.loss import scoring_loss
+from jaxinf.influence.scorers import estimated_gradient_norms
+
+BATCH = 512
+
+
+class Raw(NamedTuple):
+    """A method before normalisation.
+
+    Attributes:
+        kind: `"lexical"`, `"representation"`, `"gradient"` (takes gradients of training
+            examples) or `"forward"` (forward passes of training examples alone).
+        attributor: what scores.
+        params: what it is called with.
+        queries: the same.
+        train: the same.
+    """
+
+    kind: str
+    attributor: Attributor
+    params: Any
+    queries: Any
+    train: Any
+
+
+def lexical(subject: Subject) -> dict[str, Raw]:
+    """BM25 of the question, and of the question with its answer."""
+    train, prompts, whole = subject.words
+    return {
+        "BM25, question and answer": Raw("lexical", bm25(), (), whole, train),
+        "BM25, question alone": Raw("lexical", bm25(), (), prompts, train),
+    }
+
+
+def representations(subject: Subject) -> dict[str, Raw]:
+    """Cosine of hidden states of the last layer, averaged over the text or at its end."""
+    module = subject.module
+
+    def mean(params: Any, batch: Any) -> jax.Array:
+        hidden = module.apply({"params": params}, batch["tokens"], method="features")
+        return jnp.sum(hidden * batch["mask"][:, :, None], axis=1)
+
+    def last(params: Any, batch: Any) -> jax.Array:
+        hidden = module.apply({"params": params}, batch["tokens"], method="features")
+        ends = jnp.sum(batch["mask"], axis=1)
+        return jnp.take_along_axis(hidden, ends[:, None, None], axis=1)[:, 0]
+
+    common = (subject.params, subject.asked, subject.train)
+    return {
+        "hidden states, mean": Raw("representation", representation_similarity(mean), *common),
+        "hidden states, last": Raw("representation", representation_similarity(last), *common),
+    }
+
+
+def trak_method(subject: Subject, dim: int, damping: float, seed: int, stages: bool) -> Raw:
+    """TRAK at the last model, or over the stages of training."""
+    count = len(jax.tree.leaves(subject.stages)[0]) if stages else None
+    method = trak(
+        subject.loss_fn, projection_dim=dim, key=jax.random.key(seed), num_checkpoints=count,
+        damping=damping, damping_unit="mean_eigenvalue", gradient_chunk_size=128,
+    )  # fmt: skip
+    params = subject.stages if stages else subject.params
+    return Raw("gradient", method, params, subject.queries, subject.train)
+
+
+def dot(subject: Subject, train: Any) -> Raw:
+    """Products of gradients; by forward mode they are one step's first order, to round-off."""
+    method = grad_dot(subject.loss_fn)
+    return Raw("forward", method, subject.params, subject.queries, train)
+
+
+def step(subject: Subject, train: Any, optimizer: Any, steps: int) -> Raw:
+    """Steps on the query at their finite size."""
+    method = forward_inf(subject.loss_fn, optimizer=optimizer, steps=steps)
+    return Raw("forward", method, subject.params, subject.queries, train)
+
+
+def curved(subject: Subject, train: Any, damping: float, measure: str = "loss") -> Raw:
+    """The query's gradient over the EK-FAC curvature of the training set."""
+    method = _curved(subject, damping, measure)
+    return Raw("forward", method, subject.params, subject.queries, train)
+
+
+def curved_stages(subject: Subject, train: Any, damping: float) -> Raw:
+    """The same, summed over the stages of training."""
+    count = len(jax.tree.leaves(subject.stages)[0])
+    method = over_checkpoints(_curved(subject, damping, "loss"), [1.0] * count)
+    return Raw("forward", method, subject.stages, subject.queries, train)
+
+
+def dot_stages(subject: Subject, train: Any) -> Raw:
+    """Products of gradients over the stages of training: TracIn with equal rates."""
+    count = len(jax.tree.leaves(subject.stages)[0])
+    method = over_checkpoints(grad_dot(subject.loss_fn), [1.0] * count)
+    return Raw("gradient", method, subject.stages, subject.queries, train)
+
+
+def adam_scaled(subject: Subject, train: Any, floor: float) -> Raw:
+    """The query's gradient over the root of Adam's mean squares from training, plus a floor.
+
+    The floor is in units of the root mean square of them all.
+    """
+    plain = update_direction(subject.loss_fn, optax.sgd(1.0))
+    leaves = jax.tree.leaves(subject.squares)
+    mean = sum(jnp.sum(leaf) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+    scale = jax.tree.map(lambda s: 1 / (jnp.sqrt(s) + floor * jnp.sqrt(mean)), subject.squares)
+
+    def direction(params: Any, queries: Any, train: Any = None) -> Any:
+        return jax.tree.map(lambda d, s: d * s[None], plain(params, queries, train), scale)
+
+    method = from_direction(direction, subject.loss_fn, name=f"Adam's scale, {floor:g}")
+    return Raw("forward", method, subject.params, subject.queries, train)
+
+
+def _curved(subject: Subject, damping: float, measure: str) -> Attributor:
+    return influence_function(
+        subject.loss_fn, solver="ekfac", curvature="fisher", damping=damping,
+        damping_unit="mean_eigenvalue", measure=measure,
+    )  # fmt: skip
+
+
+def score(raw: Raw) -> np.ndarray:
+    """float[K, N]."""
+    found = attribute(
+        raw.attributor, raw.params, raw.queries, raw.train, batch_size=BATCH, progress=False,
+        diagnostics=False,
+    )  # fmt: skip
+    assert found.scores is not None
+    return np.asarray(found.scores, np.float64)
+
+
+class Divisors(NamedTuple):
+    """What scores are divided by, float[N] each: loss, gradient norm, and its estimate."""
+
+    loss: np.ndarray
+    norm: np.ndarray
+    estimate: np.ndarray
+
+
+def divisors(subject: Subject, train: Any, probes: int = 32) -> Divisors:
+    """Of every training example; the estimate takes 2 forward passes per probe, and no gradient."""
+    loss = scoring_loss(subject.loss_fn)
+    of = jax.jit(
+        lambda batch: (
+            loss(subject.params, batch),
+            norms_of_gradients(loss, subject.params, batch),
+            estimated_gradient_norms(loss, subject.params, batch, jax.random.key(1), probes),
+        )
+    )
+    return Divisors(*_by_blocks(of, train))
+
+
+def _by_blocks(fn: Callable[[Any], Any], train: Any) -> list[np.ndarray]:
+    count = len(train["tokens"])
+    rows = np.arange(-(-count // BATCH) * BATCH) % count
+    parts = [
+        fn({name: a[rows[i : i + BATCH]] for name, a in train.items()})
+        for i in range(0, len(rows), BATCH)
+    ]
+    columns = zip(*parts, strict=True)
+    return [np.concatenate([np.asarray(p) for p in column])[:count] for column in columns]
