@@ -222,8 +222,8 @@ def lava_scale_table(document: dict[str, Any]) -> str:
         f"precision runs at {settings['product_flops'] / 1e12:.0f} TFLOP/s there.",
         "",
         "| solver | route | first call | next call | label distances | one reading of the cost "
-        "| its floor | reached | error of log-sums | marginal error | wrong labels, AUROC | values off, of "
-        "their range | memory, GB |",
+        "| its floor | reached | error of log-sums | marginal error | wrong labels, AUROC "
+        "| values off, of their range | memory, GB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
