@@ -9,6 +9,7 @@ take: see docs/leakage.md for what finds what.
 
 from jaxinf.applications.leakage.find import Leaks, decide_leaks, find_leaks
 from jaxinf.applications.leakage.p_values import bulk_p_values, conformal_p_values
+from jaxinf.applications.leakage.reference import reference_influence
 from jaxinf.applications.leakage.relative import relative_to_reference
 from jaxinf.applications.leakage.score import score_queries
 from jaxinf.applications.leakage.statistics import LeakStatistics, leak_statistics
@@ -21,6 +22,7 @@ __all__ = [
     "decide_leaks",
     "find_leaks",
     "leak_statistics",
+    "reference_influence",
     "relative_to_reference",
     "score_queries",
 ]
