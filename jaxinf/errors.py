@@ -114,10 +114,12 @@ def check_finite(tree: PyTree, name: str, *, first_row: int | None = None) -> No
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             continue
         on_device = isinstance(leaf, jax.Array)
-        # one number comes to the host, unless there is something to tell
-        if on_device and bool(jnp.all(jnp.isfinite(leaf))):
-            continue
-        finite = np.asarray(jnp.isfinite(leaf)) if on_device else _finite(leaf)
+        # an array that a jitted function closes over is known while that is traced
+        with jax.ensure_compile_time_eval():
+            # one number comes to the host, unless there is something to tell
+            if on_device and bool(jnp.all(jnp.isfinite(leaf))):
+                continue
+            finite = np.asarray(jnp.isfinite(leaf)) if on_device else _finite(leaf)
         if finite.all():
             continue
         bad = finite.size - int(np.count_nonzero(finite))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from jaxinf.report.figures import histogram, image_png, line_chart
 from jaxinf.report.heat_map import heat_map
 from jaxinf.report.sections import Column, Example, Figure, Mark, Section, Strip, Table
 
-_SHOWN = 12
+# rows of a table; pictures come nine to a line
+_LISTED, _PICTURED = 12, 18
 _LISTED_COLUMNS = 6
 _MEANING = {
     "distance": "distance between the two sets, in the units of the cost",
@@ -29,6 +31,10 @@ _MEANING = {
     "num_evaluations": "models trained, or subsets tried",
     "reliability": "share of the variance among values that is no sampling noise (1: all of it)",
 }
+_STOPPED_EARLY = (
+    "The solver stopped before it reached the accuracy that was asked for: take differences "
+    "between near values for noise, or ask for a larger --epsilon."
+)
 
 
 def values_section(valued: Valued, train: Rows, sets: Sets, kept: np.ndarray) -> Section:
@@ -52,6 +58,7 @@ def values_section(valued: Valued, train: Rows, sets: Sets, kept: np.ndarray) ->
             "Every training example has a value, judged by the validation set: higher is more "
             "worth having. Values compare the examples of one run. Between methods, or between "
             "data sets, their scales differ.",
+            *((_STOPPED_EARLY,) if valued.converged is False and not valued.soft else ()),
             *valued.warnings,
         ),
         tables=(Table((Column("of this run"), Column("")), rows),),
@@ -97,7 +104,8 @@ def detection_section(valued: Valued, is_bad: np.ndarray) -> tuple[Section, dict
 def examples_section(valued: Valued, train: Rows) -> Section:
     """The lowest and the highest values, as pictures or rows."""
     order = np.argsort(valued.values, kind="stable")
-    ends = ("Lowest values", order[:_SHOWN]), ("Highest values", order[::-1][:_SHOWN])
+    count = _PICTURED if train.columns is None else _LISTED
+    ends = ("Lowest values", order[:count]), ("Highest values", order[::-1][:count])
     section = Section(
         title="The least and the most worth having",
         text=(
@@ -163,9 +171,7 @@ def certificate_section(valued: Valued) -> Section | None:
         verdict = (
             "The solver reached the accuracy that was asked for."
             if valued.converged
-            else "The solver stopped before it reached the accuracy that was asked for: take "
-            "differences between near values for noise, or ask for a larger epsilon or more "
-            "iterations.",
+            else _STOPPED_EARLY,
         )
     return Section(
         title="How far to trust these values",
@@ -189,7 +195,8 @@ def _cards(valued: Valued, train: Rows, rows: np.ndarray) -> tuple[Example, ...]
 def _card(valued: Valued, train: Rows, row: int) -> Example:
     lines = [str(train.labels[row]), f"value {valued.values[row]:.4g}", f"row {row}"]
     if train.files is not None:
-        lines[2] = train.files[row]
+        # the folder is the label
+        lines[2] = PurePath(train.files[row]).name
     image = None
     if train.inputs is not None and is_picture(train.inputs[row]):
         image = image_png(train.inputs[row])

@@ -197,6 +197,23 @@ def test_semi_relaxed_meets_its_optimality_conditions(tau_b):
         np.testing.assert_allclose(plan.sum(0), b * jnp.exp(-found.g / rho), rtol=1e-3)
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_unbalanced_on_both_sides_meets_its_optimality_conditions(held):
+    geometry = points(25, 20)
+    a, b, epsilon, tau_a, tau_b = masses(25, 5), masses(20, 6), 0.05, 0.8, 0.9
+    solved = Geometry(geometry.cost_matrix) if held else geometry
+    found = solve_transport(solved, a, b, epsilon=epsilon, tau_a=tau_a, tau_b=tau_b, threshold=1e-6)
+    assert bool(found.converged)
+    exponents = (found.f[:, None] + found.g[None, :] - geometry.cost_matrix) / epsilon
+    plan = a[:, None] * b[None, :] * jnp.exp(exponents)
+    for sums, mass, potential, tau in (
+        (plan.sum(1), a, found.f, tau_a),
+        (plan.sum(0), b, found.g, tau_b),
+    ):
+        rho = epsilon * tau / (1 - tau)
+        np.testing.assert_allclose(sums, mass * jnp.exp(-potential / rho), rtol=1e-3)
+
+
 def test_semi_relaxed_is_ott_s_unbalanced_problem(ott_promotes_ranks):
     geometry = points(25, 20)
     a, b, epsilon, tau = masses(25), masses(20), 0.05, 0.9
