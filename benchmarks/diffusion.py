@@ -19,7 +19,17 @@ import jax
 import numpy as np
 
 from benchmarks.common import RESULTS, ROOT, write_result
-from benchmarks.diffusion_methods import contenders, judge, score_all
+from benchmarks.diffusion_methods import (
+    CHOSEN_P_MEAN,
+    P_MEANS,
+    Contender,
+    Scored,
+    by_loss,
+    contenders,
+    judge,
+    loss_at,
+    score_all,
+)
 from benchmarks.diffusion_models import (
     QUICK,
     Setup,
@@ -31,7 +41,6 @@ from benchmarks.diffusion_models import (
     train_classifier,
 )
 from benchmarks.diffusion_sheet import contact_sheet
-from jaxinf.applications.diffusion import denoising_loss, draw_noise
 from jaxinf.evaluation import mean_interval
 
 STRENGTHS = (30, 100, 300)
@@ -43,9 +52,10 @@ def run_set(
     setup: Setup,
     model: Any,
     base: Any,
-    classifier: tuple[Any, Any],
+    classifier: Any,
     images: Any,
-    methods: list[Any],
+    trivial: list[Contender],
+    losses: dict[float, Any],
     seed: int,
     strength: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -55,50 +65,40 @@ def run_set(
     made = generate(setup, model, tuned, chosen.label, seed)
     plain = generate(setup, model, base, chosen.label, seed)
     queries = {name: np.concatenate([made[name], plain[name]]) for name in made}
-    weights = {"base": base, "tuned": tuned, "classifier": classifier[1], "none": {}}
-    rows, scored = [], {}
-    for method in methods:
-        scores, seconds = score_all(
-            method.attributor, weights[method.at], queries, chosen.candidates, 125
-        )
-        print(f"{method.name}, {method.at}: {seconds:.1f} s", file=sys.stderr, flush=True)
-        rows.append(
-            {
-                "set": seed,
-                "strength": strength,
-                "method": method.name,
-                "kind": method.kind,
-                "at": method.at,
-                "seconds": round(seconds, 3),
-            }
-            | judge(scores, chosen.relevant)
-        )
-        scored[f"{method.name}, {method.at}"] = scores
-    drop = loss_drop(setup, model, base, tuned, chosen.candidates)
-    blind = np.concatenate([np.tile(drop, (setup.images, 1)), np.zeros((setup.images, len(drop)))])
-    rows.append(
-        {
-            "set": seed,
-            "strength": strength,
-            "method": "loss of base − loss of tuned, no query",
-            "kind": "both models",
-            "at": "both",
-            "seconds": None,
-        }
-        | judge(blind, chosen.relevant)
-    )
-    shown = {"chosen": chosen, "made": made, "plain": plain, "scores": scored}
+    weights = {"base": base, "tuned": tuned, "classifier": classifier, "none": {}}
+    rows, shown = [], {"chosen": chosen, "made": made, "plain": plain, "scores": {}}
+
+    def add(p_mean: float | None, found: Any) -> None:
+        entry = {"set": seed, "strength": strength, "method": found.name, "kind": found.kind}
+        entry |= {"at": found.at, "p_mean": p_mean, "seconds": round(found.seconds, 3)}
+        rows.append(entry | judge(found.scores, chosen.relevant))
+        shown["scores"][f"{found.name}, {found.at}"] = found.scores
+        where = f"{found.name}, {found.at}, {p_mean}: {found.seconds:.1f} s"
+        print(f"  {where}, map {rows[-1]['map']:.3f}", file=sys.stderr, flush=True)
+
+    for found in score_all(trivial, {}, weights, queries, chosen.candidates):
+        add(None, found)
+    for p_mean, (loss, methods, divisors) in losses.items():
+        for found in score_all(methods, divisors, weights, queries, chosen.candidates):
+            add(p_mean, found)
+        began = time.perf_counter()
+        fell = loss_drop(loss, base, tuned, chosen.candidates)
+        blind = np.concatenate([np.tile(fell, (setup.images, 1))] * 2)
+        blind[setup.images :] = 0
+        name = "loss of base − loss of tuned, no query"
+        add(p_mean, Scored(name, "both models", "both", blind, time.perf_counter() - began))
     return rows, shown
 
 
-def loss_drop(setup: Setup, model: Any, base: Any, tuned: Any, candidates: Any) -> np.ndarray:
+_losses = jax.jit(lambda loss, params, batch: loss(params, batch))
+
+
+def loss_drop(loss: Any, base: Any, tuned: Any, candidates: Any) -> np.ndarray:
     """How much each candidate's loss fell while tuning: knows both models, and no query."""
-    draws = draw_noise(jax.random.key(7), setup.draws, model.image_shape)
-    loss = jax.jit(denoising_loss(model, draws))
     fell = []
     for start in range(0, len(candidates["y"]), 125):
         part = {name: a[start : start + 125] for name, a in candidates.items()}
-        fell.append(np.asarray(loss(base, part) - loss(tuned, part)))
+        fell.append(np.asarray(_losses(loss, base, part) - _losses(loss, tuned, part)))
     return np.concatenate(fell)
 
 
@@ -106,19 +106,19 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over the sets with 95 % intervals, per method, weights and strength."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        key = row["strength"], row["kind"], row["method"], row["at"]
+        key = row["strength"], row["kind"], row["method"], row["at"], row["p_mean"]
         groups.setdefault(key, []).append(row)
     found = []
-    for (strength, kind, method, at), members in groups.items():
+    for (strength, kind, method, at, p_mean), members in groups.items():
         entry: dict[str, Any] = {"strength": strength, "kind": kind, "method": method, "at": at}
+        entry["p_mean"] = p_mean
         for figure in members[0]:
             if figure.startswith(("recall10", "map")):
                 values = [member[figure] for member in members]
                 entry[figure] = (
                     asdict(mean_interval(values)) if len(values) > 1 else {"estimate": values[0]}
                 )
-        seconds = [member["seconds"] for member in members if member["seconds"] is not None]
-        entry["seconds"] = float(np.median(seconds)) if seconds else None
+        entry["seconds"] = float(np.median([member["seconds"] for member in members]))
         found.append(entry)
     return found
 
@@ -150,19 +150,23 @@ def main() -> None:
             setup = replace(setup, **{name: value})
 
     images = load_images(setup, arguments.data)
-    model, base, loss = train_base(setup, images, arguments.base, arguments.progress)
+    model, base, base_loss = train_base(setup, images, arguments.base, arguments.progress)
     trained = time.perf_counter() - began
     module, variables, accuracy = train_classifier(setup, images, arguments.progress)
-    note = f"base: loss {loss:.4f}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
+    note = f"base: loss {base_loss:.4f}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
     print(note, file=sys.stderr, flush=True)
-    methods = contenders(setup, model, module, arguments.development)
+    trivial = contenders(setup, model, module)
+    losses = {}
+    for p_mean in P_MEANS if arguments.development else (CHOSEN_P_MEAN,):
+        loss = loss_at(setup, model, p_mean)
+        losses[p_mean] = (loss, *by_loss(setup, loss, arguments.development))
     settings = asdict(setup) | {
         "strengths": list(arguments.strengths),
         "development": arguments.development,
         "quick": arguments.quick,
         "device": jax.devices()[0].device_kind,
         "parameters": sum(a.size for a in jax.tree.leaves(base)),
-        "base_loss": loss,
+        "base_loss": base_loss,
         "base_seconds": trained,
         "classifier_accuracy": accuracy,
     }
@@ -174,7 +178,7 @@ def main() -> None:
             break
         for strength in arguments.strengths:
             found, shown = run_set(
-                setup, model, base, (module, variables), images, methods, seed, strength
+                setup, model, base, variables, images, trivial, losses, seed, strength
             )
             rows += found
             sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"

@@ -1,4 +1,4 @@
-"""The contenders of the diffusion benchmark, and how their rankings are judged.
+"""The contenders of the diffusion benchmark: trivial, by gradients, and by forward passes.
 
 Every method scores the images of the tuned model and, as a contrast, those that the base model
 makes from the same noise; what the two have in common is not due to the exemplars. The contrast
@@ -7,7 +7,7 @@ is the difference of the two rows, for every method alike.
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -34,72 +34,102 @@ from jaxinf.influence import (
     trak,
 )
 from jaxinf.models.diffusion import EDM
+from jaxinf.typing import PerExampleLoss
+
+P_MEANS = (-2.4, -1.2, 0.0, 1.2)
+"""Means of ln σ that the development part tries; −1.2 is that of the training."""
+
+CHOSEN_P_MEAN = -1.2
 
 
 class Contender(NamedTuple):
-    """A method: its kind (trivial, gradient, ours, both models), and the weights it looks at."""
+    """A method.
+
+    Attributes:
+        name: as in the tables.
+        kind: `"trivial"`, `"gradient"` or `"ours"`, which passes forward only over the candidates.
+        at: the weights it looks at: `"base"`, `"tuned"`, `"classifier"` or `"none"`.
+        attributor: made of which loss it is.
+        divided: whether it also stands divided by the loss and by the gradient's norm.
+    """
 
     name: str
     kind: str
     at: str
     attributor: Attributor
+    divided: bool = False
 
 
-def contenders(setup: Setup, model: EDM, classifier: Any, development: bool) -> list[Contender]:
-    """All methods; on the development part also the settings that are chosen from."""
-    draws = draw_noise(jax.random.key(7), setup.draws, model.image_shape)
-    loss = denoising_loss(model, draws)
-    pixels = lambda params, batch: batch["x"]
+def contenders(setup: Setup, model: EDM, classifier: Any) -> list[Contender]:
+    """The trivial methods, which know nothing of noise levels."""
 
     def denoiser(params: Any, batch: Any) -> jax.Array:
         sigma = jnp.full(len(batch["x"]), 0.3)
         return model.apply({"params": params}, batch["x"], sigma, batch["y"], method="features")
 
-    features = classifier_features(classifier)
-    found = [
-        Contender(
-            "pixels, nearest",
-            "trivial",
-            "none",
-            representation_similarity(pixels, metric="euclidean"),
-        ),
+    pixels = lambda params, batch: batch["x"]
+    nearest = representation_similarity(pixels, metric="euclidean")
+    features = representation_similarity(classifier_features(classifier))
+    inner = representation_similarity(denoiser)
+    return [
+        Contender("pixels, nearest", "trivial", "none", nearest),
         Contender("pixels, cosine", "trivial", "none", representation_similarity(pixels)),
-        Contender(
-            "classifier's features, cosine",
-            "trivial",
-            "classifier",
-            representation_similarity(features),
-        ),
-        Contender(
-            "denoiser's features, cosine", "trivial", "base", representation_similarity(denoiser)
-        ),
-        Contender(
-            "denoiser's features, cosine", "trivial", "tuned", representation_similarity(denoiser)
-        ),
+        Contender("classifier's features", "trivial", "classifier", features),
+        Contender("denoiser's features", "trivial", "base", inner),
+        Contender("denoiser's features", "trivial", "tuned", inner),
     ]
-    # one object for both weights, so that each method is compiled once
+
+
+def by_loss(
+    setup: Setup, loss: PerExampleLoss, development: bool
+) -> tuple[list[Contender], dict[str, Attributor]]:
+    """Methods that differentiate a denoising loss, and 1 / loss and 1 / gradient norm."""
     gradients = [
         ("grad_dot", grad_dot(loss, scorer="gradients")),
         ("grad_cos", grad_cos(loss, scorer="gradients")),
-        (f"TRAK({setup_dim(setup)})", _trak(setup, loss)),
     ]
-    ours = _ours(loss, development)
+    ours = [("10 Adam steps", forward_inf(loss, optimizer=_adam(1e-3), steps=10))]
+    if development:
+        ours += [
+            ("30 Adam steps", forward_inf(loss, optimizer=_adam(1e-3), steps=30)),
+            ("30 Adam steps of 0.0003", forward_inf(loss, optimizer=_adam(3e-4), steps=30)),
+        ]
+    else:
+        gradients.append((f"TRAK, {_dimension(setup)} dimensions", _trak(setup, loss)))
+        ours = [
+            ("finite step", forward_inf(loss, optimizer=optax.sgd(1e-2))),
+            ("JVP", forward_inf_jvp(loss, scorer="jvp", query_chunk=8)),
+            *ours,
+        ]
+    ours.append(("preconditioned JVP", _preconditioned(loss)))
     if setup.data == "digits":  # a check that it runs: few methods, since they are slow to compile
-        gradients, ours = gradients[1:2], ours[:1]
+        gradients, ours = gradients[1:2], ours[1:2]
+    found = []
     for kind, made in (("gradient", gradients), ("ours", ours)):
-        found += [Contender(name, kind, at, a) for name, a in made for at in ("base", "tuned")]
-    return found
+        for name, attributor in made:
+            divided = kind == "ours" or (development and name == "grad_dot")
+            # one object for both weights, so that each method is compiled once
+            found += [Contender(name, kind, at, attributor, divided) for at in ("base", "tuned")]
+    ones = Attributor(
+        lambda params, queries, train=None: (),
+        lambda state, batch: jnp.ones((1, len(batch["y"]))),
+        None,
+        None,
+        lambda k: 0.0,
+        "ones",
+    )
+    probed = normalise_by_gradient_norm(ones, loss, num_probes=8, key=jax.random.key(5))
+    return found, {"loss": normalise_by_loss(ones, loss), "gradient norm": probed}
 
 
-def setup_dim(setup: Setup) -> int:
-    """Dimension of TRAK's projection."""
+def _dimension(setup: Setup) -> int:
     return min(512, setup.candidates // 2)
 
 
-def _trak(setup: Setup, loss: Any) -> Attributor:
+def _trak(setup: Setup, loss: PerExampleLoss) -> Attributor:
     return trak(
         loss,
-        projection_dim=setup_dim(setup),
+        projection_dim=_dimension(setup),
         key=jax.random.key(3),
         damping=1.0,
         damping_unit="mean_eigenvalue",
@@ -107,37 +137,15 @@ def _trak(setup: Setup, loss: Any) -> Attributor:
     )
 
 
-def _ours(loss: Any, development: bool) -> list[tuple[str, Attributor]]:
-    probes = functools.partial(
-        normalise_by_gradient_norm, loss_fn=loss, num_probes=8, key=jax.random.key(5)
-    )
-    one = forward_inf_jvp(loss, scorer="jvp", query_chunk=8)
-    several = forward_inf(loss, optimizer=_adam(1e-3), steps=10)
-    preconditioned = influence_function(
+def _preconditioned(loss: PerExampleLoss) -> Attributor:
+    return influence_function(
         loss,
         solver="woodbury",
         curvature="fisher",
-        damping=0.1,
+        damping=1.0,
         damping_unit="mean_eigenvalue",
         scorer="jvp",
     )
-    chosen = [
-        ("finite step", forward_inf(loss, optimizer=optax.sgd(1e-2))),
-        ("JVP", one),
-        ("JVP / loss", normalise_by_loss(one, loss)),
-        ("JVP / gradient norm (8 probes)", probes(one)),
-        ("10 Adam steps", several),
-        ("10 Adam steps / loss", normalise_by_loss(several, loss)),
-        ("10 Adam steps / gradient norm (8 probes)", probes(several)),
-        ("preconditioned JVP", preconditioned),
-        ("preconditioned JVP / gradient norm (8 probes)", probes(preconditioned)),
-    ]
-    if development:
-        for rate, steps in ((3e-4, 30), (1e-3, 40)):
-            made = forward_inf(loss, optimizer=_adam(rate), steps=steps)
-            chosen.append((f"{steps} Adam steps of {rate:g}", made))
-            chosen.append((f"{steps} Adam steps of {rate:g} / loss", normalise_by_loss(made, loss)))
-    return chosen
 
 
 @functools.lru_cache(maxsize=8)
@@ -145,19 +153,54 @@ def _adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(rate)
 
 
-@functools.lru_cache(maxsize=128)
+class Scored(NamedTuple):
+    """One method's scores float[2K, N] and the seconds they took."""
+
+    name: str
+    kind: str
+    at: str
+    scores: np.ndarray
+    seconds: float
+
+
+def score_all(
+    methods: list[Contender],
+    divisors: dict[str, Attributor],
+    weights: dict[str, Any],
+    queries: Any,
+    candidates: Any,
+) -> Iterator[Scored]:
+    """Scores of every method, and of those that are divided also by each divisor."""
+    shares = {
+        (name, at): run(divisor, weights[at], queries, candidates)
+        for name, divisor in divisors.items()
+        for at in ("base", "tuned")
+    }
+    for method in methods:
+        found, seconds = run(method.attributor, weights[method.at], queries, candidates)
+        yield Scored(method.name, method.kind, method.at, found, seconds)
+        if method.divided:
+            for name in divisors:
+                share, more = shares[name, method.at]
+                label = f"{method.name} / {name}"
+                yield Scored(label, method.kind, method.at, found * share, seconds + more)
+
+
+@functools.lru_cache(maxsize=256)
 def _compiled(score: Callable[..., Any]) -> Callable[..., Any]:
     """One compiled program per method, for all sets."""
     return jax.jit(score)
 
 
-def score_all(
-    attributor: Attributor, params: Any, queries: Any, train: Any, batch_size: int
+def run(
+    attributor: Attributor, params: Any, queries: Any, train: Any, batch_size: int = 125
 ) -> tuple[np.ndarray, float]:
     """Scores [K, N] and the seconds they took; as `jaxinf.attribute`, which compiles every time."""
     began = time.perf_counter()
+    count = len(train["y"])
+    batch_size = min(batch_size, count)
     state = attributor.prepare(params, queries, Stream(as_source(train), batch_size))
-    count, parts = len(train["y"]), []
+    parts = []
     for start in range(0, count, batch_size):
         rows = jax.tree.map(lambda a, s=start: a[s : s + batch_size], train)
         parts.append(_compiled(attributor.score)(state, pad_rows(rows, batch_size)))
@@ -165,8 +208,15 @@ def score_all(
     return scores, time.perf_counter() - began
 
 
+def loss_at(setup: Setup, model: EDM, p_mean: float, draws: int | None = None) -> PerExampleLoss:
+    """The denoising loss over the benchmark's draws."""
+    key = jax.random.key(7)
+    drawn = draw_noise(key, draws or setup.draws, model.image_shape, p_mean=p_mean)
+    return denoising_loss(model, drawn)
+
+
 def judge(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """Recall at 10 and mean average precision of rankings [K, N], raw and as a contrast.
+    """Recall at 10 and mean average precision of rankings [2K, N], raw and as a contrast.
 
     The first half of the rows are images of the tuned model, the second half those of the base.
     """

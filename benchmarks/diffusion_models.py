@@ -29,7 +29,7 @@ class Setup:
     size: int = 28
     widths: tuple[int, ...] = (32, 64, 64)
     held_out: int = 10_000
-    base_steps: int = 8_000
+    base_steps: int = 6_000
     base_batch: int = 256
     exemplars: int = 4
     images: int = 4
@@ -121,7 +121,7 @@ class CustomisedSet:
 
 
 def draw_set(setup: Setup, images: dict[str, np.ndarray], seed: int) -> CustomisedSet:
-    """Exemplars and candidates, all of one class; exemplars come first nowhere in particular."""
+    """Exemplars and candidates, all of one class, in an order of their own."""
     rng = np.random.default_rng(seed)
     label = seed % 10
     of_class = np.flatnonzero(images["y"] == label)
