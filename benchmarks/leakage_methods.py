@@ -1,0 +1,243 @@
+"""The contenders of `benchmarks.leakage_kinds`: scores of a subject's queries, method by method.
+
+Slopes along gradients are taken once and serve every first-order method: what forward passes and
+what backward passes compute is the same number. `family` says what a method costs the training
+side: nothing of the model or one forward pass ("trivial"), forward passes alone ("forward"), or
+gradients of training examples ("gradients").
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.leakage_subjects import Subject
+from jaxinf.applications.leakage import relative_to_reference, score_queries
+from jaxinf.influence import (
+    Attributor,
+    Planner,
+    forward_inf,
+    grad_dot,
+    perceptual_hashes,
+    released_forward_inf,
+    representation_similarity,
+    self_influence,
+    signature_match,
+)
+from jaxinf.influence.loss import scoring_loss
+from jaxinf.influence.scorers import estimated_gradient_norms
+from jaxinf.models import predict
+
+RATES = (0.01, 0.1, 1.0)
+RIDGE = 0.1
+FEW_REFERENCES = 32
+NUM_PROBES = 64
+RELEASED = "released recipe"
+
+
+class Scores(NamedTuple):
+    """What one method says.
+
+    Attributes:
+        method: its name.
+        family: see the module.
+        rows: which queries were scored.
+        scores: float[rows, N].
+    """
+
+    method: str
+    family: str
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+Make = Callable[[], Iterator[Scores]]
+
+
+class Settings(NamedTuple):
+    """How it is computed; the numbers do not depend on it, but for rounding.
+
+    Attributes:
+        batch_size: training examples per step.
+        query_chunk: queries whose directions are held at once.
+        scorer: of slopes.
+        seed: of the released recipe and the random probes.
+    """
+
+    batch_size: int
+    query_chunk: int
+    scorer: Any
+    seed: int
+
+
+def cheap_steps(subject: Subject, settings: Settings) -> Iterator[tuple[str, Make]]:
+    """Methods, in groups that share work, whose cost hardly grows with the queries."""
+    everyone = np.arange(len(subject.source))
+    yield "pixels, features, hashes", lambda: _trivial(subject, settings, everyone)
+    yield "first order", lambda: _first_order(subject, settings, everyone)
+
+
+def costly_steps(
+    subject: Subject, settings: Settings, stepped: np.ndarray
+) -> Iterator[tuple[str, Make]]:
+    """Methods that pass over the training set once per query, for the queries `stepped`."""
+    for rate in RATES:
+        yield (
+            f"finite step, lr {rate:g}",
+            lambda rate=rate: _finite(subject, settings, stepped, rate),
+        )
+    yield RELEASED, lambda: _released(subject, settings, stepped)
+
+
+def _score(
+    attributor: Attributor, params: Any, queries: Any, train: Any, settings: Settings
+) -> np.ndarray:
+    chunks = score_queries(
+        attributor,
+        params,
+        queries,
+        train,
+        query_chunk=settings.query_chunk,
+        batch_size=settings.batch_size,
+        progress=False,
+    )
+    return np.concatenate(list(chunks))
+
+
+def _trivial(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
+    variables = {"params": subject.params, **subject.state}
+    of = lambda x: predict(subject.module, variables, x, 500, method="features")
+    features, asked = of(subject.train["x"]), of(subject.queries["x"])
+    near = representation_similarity(lambda _, x: x, metric="euclidean")
+    alike = representation_similarity(lambda _, x: x)
+    # squared distances cancel: copies need every bit
+    with jax.default_matmul_precision("highest"):
+        score = lambda method, queries, train: _score(method, (), queries, train, settings)
+        pixels = score(near, subject.query_stored, subject.train_stored)
+        yield Scores("pixels", "trivial", rows, pixels)
+        for moved in _shifts(subject.query_stored):
+            pixels = np.maximum(pixels, score(near, moved, subject.train_stored))
+        yield Scores("pixels, best of 9 shifts", "trivial", rows, pixels)
+        yield Scores("features", "trivial", rows, score(near, asked, features))
+        cosine = score(alike, asked, features)
+        yield Scores("features, cosine", "trivial", rows, cosine)
+    hashes = lambda x: perceptual_hashes(np.rint(255 * x).astype(np.uint8))
+    found = _score(
+        signature_match(), (), hashes(subject.query_stored), hashes(subject.train_stored), settings
+    )
+    yield Scores("perceptual hash", "trivial", rows, found)
+
+
+def _shifts(images: np.ndarray) -> Iterator[np.ndarray]:
+    """All images moved by one pixel in each of the 8 directions, edges repeated."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = images.shape[1:3]
+    for down in range(3):
+        for right in range(3):
+            if (down, right) != (1, 1):
+                yield padded[:, down : down + height, right : right + width]
+
+
+def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
+    loss, params = subject.loss_fn, subject.params
+    method = grad_dot(loss, scorer=settings.scorer)
+    reference = subject.parts["reference"]
+    others = jax.tree.map(lambda a: a[reference], subject.queries)
+    dots = _score(method, params, subject.queries, subject.train, settings)
+    products = _score(method, params, subject.queries, others, settings)
+    norm = lambda data: np.sqrt(
+        self_influence(method, params, data, batch_size=settings.batch_size)
+    )
+    of_train, of_queries = norm(subject.train), norm(subject.queries)
+    slopes = dots / of_queries[:, None]
+    yield Scores("grad_dot", "gradients", rows, dots)
+    yield Scores("grad_cos", "gradients", rows, slopes / np.maximum(of_train, 1e-30))
+    yield Scores("JVP", "forward", rows, dots)
+    losses = _in_batches(loss, params, subject.train, settings)
+    yield Scores("JVP / loss", "forward", rows, slopes / (losses + 1e-6))
+    probed = lambda params, batch: estimated_gradient_norms(
+        scoring_loss(loss), params, batch, jax.random.key(settings.seed), NUM_PROBES
+    )
+    size = _in_batches(probed, params, subject.train, settings)
+    yield Scores(f"JVP / norm by {NUM_PROBES} probes", "forward", rows, slopes / (size + 1e-30))
+    relative = relative_to_reference(slopes, slopes[reference])
+    yield Scores("JVP / references", "forward", rows, relative)
+    cosines = products / of_queries[:, None] / of_queries[reference]
+    for count in sorted({min(FEW_REFERENCES, len(reference)), len(reference)}):
+        own = reference[:count]
+        found = whitened(slopes, slopes[own], cosines[:, :count], cosines[own, :count])
+        name = f"JVP, whitened by {count} references"
+        yield Scores(name, "forward", rows, found)
+    exact = whitened(slopes, slopes[reference], cosines, cosines[reference], norms=of_train)
+    yield Scores("grad_cos, whitened by references", "whitened gradients", rows, exact)
+
+
+def whitened(
+    slopes: np.ndarray,
+    of_references: np.ndarray,
+    products: np.ndarray,
+    among: np.ndarray,
+    ridge: float = RIDGE,
+    norms: np.ndarray | None = None,
+) -> np.ndarray:
+    """The scores of `reference_influence`, from slopes along unit gradients that are there already.
+
+    Args:
+        slopes: [K, N], along the queries' unit gradients.
+        of_references: [R, N], along the references'.
+        products: [K, R], of unit gradients.
+        among: [R, R], of the references' unit gradients.
+        ridge: as there.
+        norms: [N], gradient norms of the training examples: divides by the exact size in the
+            metric in place of the references' estimate of it.
+    """
+    inverse = np.linalg.inv(among.astype(np.float64) + ridge * np.eye(len(among)))
+    found = slopes - products @ inverse @ of_references
+    own = inverse @ of_references
+    if norms is None:
+        size = np.sqrt(np.mean(np.square(ridge * own), axis=0))
+    else:
+        size = np.sqrt(np.maximum(norms**2 - np.sum(of_references * own, axis=0), 0))
+    return np.where(size > 0, found / np.where(size > 0, size, 1), 0.0)
+
+
+def _finite(
+    subject: Subject, settings: Settings, rows: np.ndarray, rate: float
+) -> Iterator[Scores]:
+    method = forward_inf(subject.loss_fn, optimizer=optax.sgd(rate))
+    asked = jax.tree.map(lambda a: a[rows], subject.queries)
+    found = _score(method, subject.params, asked, subject.train, settings)
+    yield Scores(f"finite step, lr {rate:g}", "forward", rows, found)
+    losses = _in_batches(subject.loss_fn, subject.params, subject.train, settings)
+    yield Scores(f"finite step, lr {rate:g} / loss", "forward", rows, found / (losses + 1e-6))
+
+
+def _released(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
+    method = released_forward_inf(subject.stateful, key=jax.random.key(settings.seed))
+    asked = jax.tree.map(lambda a: a[rows], subject.queries)
+    params = subject.params, subject.state
+    found = _score(method, params, asked, subject.train, settings)
+    yield Scores(RELEASED, "forward", rows, found)
+
+
+def _in_batches(fn: Any, params: Any, data: Any, settings: Settings) -> np.ndarray:
+    """`fn(params, batch) -> [B]` over all rows."""
+    run = jax.jit(fn)
+    count, size = len(data["y"]), settings.batch_size
+    parts = []
+    for start in range(0, count, size):
+        # the last rows again in place of padding: one shape
+        first = max(0, min(start, count - size))
+        batch = jax.tree.map(lambda a, first=first: jnp.asarray(a[first : first + size]), data)
+        parts.append(np.asarray(run(params, batch))[start - first :])
+    return np.concatenate(parts)
+
+
+def default_scorer(is_accelerator: bool) -> Any:
+    """How slopes are taken: by contractions, on an accelerator with a bound on scratch memory."""
+    if is_accelerator:
+        return Planner(memory_budget=6 << 30, candidates=("ghost",))
+    return "gradients"
