@@ -1,0 +1,176 @@
+"""Influence on generated images: the loss over fixed draws, and whom it finds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxinf.applications.diffusion import attribute_generated, denoising_loss, draw_noise
+from jaxinf.errors import InputError
+from jaxinf.influence import forward_inf, forward_inf_jvp, grad_cos, grad_dot, normalise_by_loss
+from jaxinf.models.diffusion import EDM, init_params, weighted_error
+
+MODEL = EDM((4, 4, 1), num_classes=2, widths=(8,))
+SHAPE = MODEL.image_shape
+
+
+def images(count, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (count, *SHAPE)).astype(np.float32)
+    return {"x": x, "y": (np.arange(count) % 2).astype(np.int32)}
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Weights a little off the initial ones, so that no layer is zero any more."""
+    start = init_params(MODEL, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(start)
+    rng = np.random.default_rng(0)
+    moved = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    return jax.tree.unflatten(structure, moved)
+
+
+def small_error(w, x, noise, sigma, labels):
+    """A denoiser of one layer, which compiles in no time."""
+    noisy = (x + sigma[:, None, None, None] * noise).reshape(len(x), -1)
+    output = jnp.tanh(noisy @ w["kernel"] + w["bias"][labels])
+    return jnp.mean((output - x.reshape(len(x), -1)) ** 2, axis=1)
+
+
+SMALL = {
+    "kernel": np.random.default_rng(4).normal(size=(16, 16)).astype(np.float32) / 4,
+    "bias": np.zeros((2, 16), np.float32),
+}
+
+
+def test_the_loss_is_the_mean_over_the_draws_one_image_at_a_time(params):
+    draws, batch = draw_noise(jax.random.key(2), 3, SHAPE), images(2)
+    found = jax.jit(denoising_loss(MODEL, draws))(params, batch)
+    error = jax.jit(lambda *given: weighted_error(MODEL, params, *given))
+    for i in range(2):
+        each = [
+            error(batch["x"][i : i + 1], draws.noise[t : t + 1], draws.sigma[t : t + 1],
+                  batch["y"][i : i + 1])[0]
+            for t in range(3)
+        ]  # fmt: skip
+        np.testing.assert_allclose(found[i], np.mean(each), rtol=1e-5)
+
+
+def test_levels_are_stratified_lognormal():
+    draws = draw_noise(jax.random.key(0), 200, (1, 1, 1), p_mean=-0.5, p_std=0.8)
+    logs = np.log(np.asarray(draws.sigma))
+    # 200 independent draws would miss the mean by 0.06 on average; one per stratum does not
+    assert abs(logs.mean() + 0.5) < 0.01
+    assert abs(logs.std() - 0.8) < 0.02
+    from scipy.stats import norm
+
+    stratum = np.floor(200 * norm.cdf((logs + 0.5) / 0.8)).astype(int)
+    np.testing.assert_array_equal(stratum, np.arange(200))
+
+
+def change_of_loss(params, after, batch, key, draws, common):
+    """Change of the loss; without common numbers new ones are drawn after the step."""
+    first, second = jax.random.split(key)
+    again = first if common else second
+    drawn = lambda key: denoising_loss(small_error, draw_noise(key, draws, SHAPE))
+    loss = lambda key, weights: drawn(key)(weights, batch)
+    return loss(first, params) - loss(again, after)
+
+
+def test_common_numbers_take_the_noise_out_of_differences():
+    """The variance of a difference, over draws: a small share of what independent draws give."""
+    batch = images(4)
+    after = jax.tree.map(lambda p: p * 1.01, SMALL)
+    variance = {}
+    for draws in (2, 8):
+        for common in (True, False):
+            change = jax.jit(
+                lambda key, d=draws, c=common: change_of_loss(SMALL, after, batch, key, d, c)
+            )
+            found = jax.lax.map(change, jax.random.split(jax.random.key(5), 24))
+            variance[draws, common] = float(jnp.var(found, axis=0).mean())
+    assert variance[2, True] < variance[2, False] / 20
+    assert variance[8, True] < variance[8, False] / 20
+    # more draws, less noise: at least as fast as 1 / T
+    assert variance[8, True] < variance[2, True] / 2.5
+    assert variance[8, False] < variance[2, False] / 2.5
+
+
+def test_scores_are_the_change_of_the_loss_over_the_same_draws():
+    loss = denoising_loss(small_error, draw_noise(jax.random.key(2), 3, SHAPE))
+    train, query = images(5, seed=1), images(1, seed=2)
+    found = attribute_generated(
+        forward_inf(loss, optimizer=optax.sgd(0.1)), SMALL, query, train, progress=False
+    )
+    grads = jax.jit(jax.grad(lambda p: loss(p, query).sum()))(SMALL)
+    after = jax.tree.map(lambda p, g: p - 0.1 * g, SMALL, grads)
+    losses = jax.jit(loss)
+    np.testing.assert_allclose(
+        found.scores[0], losses(SMALL, train) - losses(after, train), rtol=1e-3, atol=1e-6
+    )
+
+
+def own_scores(model, params, methods):
+    """Scores of six images on the third of them, by each method."""
+    loss = denoising_loss(model, draw_noise(jax.random.key(2), 3, SHAPE))
+    train = images(6, seed=1)
+    query = {name: a[2:3] for name, a in train.items()}
+    found = {
+        name: attribute_generated(make(loss), params, query, train, progress=False).scores[0]
+        for name, make in methods.items()
+    }
+    assert {name: int(scores.argmax()) for name, scores in found.items()} == dict.fromkeys(found, 2)
+    return found
+
+
+def test_an_image_is_its_own_first_proponent():
+    methods = {
+        "jvp / loss": lambda loss: normalise_by_loss(forward_inf_jvp(loss, scorer="jvp"), loss),
+        "cos": lambda loss: grad_cos(loss, scorer="gradients"),
+    }
+    assert own_scores(small_error, SMALL, methods)["cos"][2] == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_forward_and_reverse_mode_agree_on_an_edm(params):
+    methods = {
+        "jvp": lambda loss: forward_inf_jvp(loss, scorer="jvp"),
+        "dot": lambda loss: grad_dot(loss, scorer="gradients"),
+    }
+    found = own_scores(MODEL, params, methods)
+    np.testing.assert_allclose(found["jvp"], found["dot"] * 1e-2, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("generated", "train", "message"),
+    [
+        (
+            {"x": np.zeros((1, 5, 5, 1), np.float32), "y": np.zeros(1, np.int32)},
+            {},
+            r"generated images are \[5, 5, 1\] but the training images \[4, 4, 1\]: resize",
+        ),
+        ({}, {name: a[:0] for name, a in images(1).items()}, "train is empty"),
+        ({name: a[:0] for name, a in images(1).items()}, {}, "generated is empty"),
+        ({"y": np.array([2], np.int32)}, {}, r"generated\['y'\]\[0\] is 2, out of range for 2"),
+        ({}, {"y": np.array([0, 1, -1], np.int32)}, r"train\['y'\]\[2\] is -1, out of range"),
+        ({}, {"x": np.zeros((3, *SHAPE), np.uint8)}, "float images"),
+        ({"z": np.zeros(1)}, {}, "generated must be a dict with x"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(generated, train, message):
+    loss = denoising_loss(small_error, draw_noise(jax.random.key(2), 3, SHAPE))
+    with pytest.raises(InputError, match=message) as raised:
+        attribute_generated(
+            forward_inf_jvp(loss), {}, images(1) | generated, images(3) | train, num_classes=2
+        )
+    assert "\n" not in str(raised.value)
+
+
+def test_bad_draws_are_refused():
+    with pytest.raises(InputError, match="num_draws"):
+        draw_noise(jax.random.key(0), 0, SHAPE)
+    with pytest.raises(InputError, match="p_std"):
+        draw_noise(jax.random.key(0), 2, SHAPE, p_std=-1.0)
+    with pytest.raises(InputError, match="key is int"):
+        draw_noise(0, 2, SHAPE)
