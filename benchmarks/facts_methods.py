@@ -27,11 +27,12 @@ from jaxinf.influence import (
     trak,
     update_direction,
 )
-from jaxinf.influence.derivatives import norms_of_gradients
+from jaxinf.influence.derivatives import Scorer
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.scorers import estimated_gradient_norms
+from jaxinf.influence.scorers import estimated_gradient_norms, gradient_norms
 
 BATCH = 512
+CHUNK = 128
 
 
 class Raw(NamedTuple):
@@ -93,9 +94,9 @@ def trak_method(subject: Subject, dim: int, damping: float, seed: int, stages: b
     return Raw("gradient", method, params, subject.queries, subject.train)
 
 
-def dot(subject: Subject, train: Any) -> Raw:
+def dot(subject: Subject, train: Any, scorer: Scorer = "gradients") -> Raw:
     """Products of gradients; by forward mode they are one step's first order, to round-off."""
-    method = grad_dot(subject.loss_fn)
+    method = grad_dot(subject.loss_fn, scorer=scorer, gradient_chunk=CHUNK)
     return Raw("forward", method, subject.params, subject.queries, train)
 
 
@@ -105,23 +106,28 @@ def step(subject: Subject, train: Any, optimizer: Any, steps: int) -> Raw:
     return Raw("forward", method, subject.params, subject.queries, train)
 
 
-def curved(subject: Subject, train: Any, damping: float, measure: str = "loss") -> Raw:
+def curved(
+    subject: Subject, train: Any, damping: float, measure: str = "loss",
+    scorer: Scorer = "gradients",
+) -> Raw:  # fmt: skip
     """The query's gradient over the EK-FAC curvature of the training set."""
-    method = _curved(subject, damping, measure)
+    method = _curved(subject, damping, measure, scorer)
     return Raw("forward", method, subject.params, subject.queries, train)
 
 
 def curved_stages(subject: Subject, train: Any, damping: float) -> Raw:
     """The same, summed over the stages of training."""
     count = len(jax.tree.leaves(subject.stages)[0])
-    method = over_checkpoints(_curved(subject, damping, "loss"), [1.0] * count)
+    method = over_checkpoints(_curved(subject, damping, "loss", "gradients"), [1.0] * count)
     return Raw("forward", method, subject.stages, subject.queries, train)
 
 
 def dot_stages(subject: Subject, train: Any) -> Raw:
     """Products of gradients over the stages of training: TracIn with equal rates."""
     count = len(jax.tree.leaves(subject.stages)[0])
-    method = over_checkpoints(grad_dot(subject.loss_fn), [1.0] * count)
+    method = over_checkpoints(
+        grad_dot(subject.loss_fn, scorer="gradients", gradient_chunk=CHUNK), [1.0] * count
+    )
     return Raw("gradient", method, subject.stages, subject.queries, train)
 
 
@@ -138,14 +144,16 @@ def adam_scaled(subject: Subject, train: Any, floor: float) -> Raw:
     def direction(params: Any, queries: Any, train: Any = None) -> Any:
         return jax.tree.map(lambda d, s: d * s[None], plain(params, queries, train), scale)
 
-    method = from_direction(direction, subject.loss_fn, name=f"Adam's scale, {floor:g}")
+    method = from_direction(
+        direction, subject.loss_fn, scorer="gradients", name=f"Adam's scale, {floor:g}"
+    )
     return Raw("forward", method, subject.params, subject.queries, train)
 
 
-def _curved(subject: Subject, damping: float, measure: str) -> Attributor:
+def _curved(subject: Subject, damping: float, measure: Any, scorer: Scorer) -> Attributor:
     return influence_function(
         subject.loss_fn, solver="ekfac", curvature="fisher", damping=damping,
-        damping_unit="mean_eigenvalue", measure=measure,
+        damping_unit="mean_eigenvalue", measure=measure, scorer=scorer, gradient_chunk=CHUNK,
     )  # fmt: skip
 
 
@@ -173,7 +181,7 @@ def divisors(subject: Subject, train: Any, probes: int = 32) -> Divisors:
     of = jax.jit(
         lambda batch: (
             loss(subject.params, batch),
-            norms_of_gradients(loss, subject.params, batch),
+            gradient_norms(loss, subject.params, batch, CHUNK),
             estimated_gradient_norms(loss, subject.params, batch, jax.random.key(1), probes),
         )
     )

@@ -1,12 +1,14 @@
 """The small language model that `benchmarks.facts` asks: trained on sentences that state facts."""
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from benchmarks.facts_data import FactSet
 from jaxinf.applications.language import (
@@ -42,10 +44,10 @@ class Size(NamedTuple):
     queries: int = 100
     vocab_size: int = 4096
     width: int = 256
-    layers: int = 4
+    layers: int = 3
     epochs: int = 60
     batch_size: int = 128
-    length: int = 32
+    length: int = 20
     checkpoints: int = 4
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
@@ -91,6 +93,21 @@ class Subject(NamedTuple):
     right: float
     fitted: float
     several: float
+
+
+def part_of(subject: Subject, names: Sequence[str]) -> Subject:
+    """The same subject, whose parameters are those of some modules alone."""
+    pick = lambda params: {name: params[name] for name in names}
+    held = {name: p for name, p in subject.params.items() if name not in names}
+    return subject._replace(
+        params=pick(subject.params),
+        squares=pick(subject.squares),
+        loss_fn=Partial(_with_held, held, subject.loss_fn),
+    )
+
+
+def _with_held(held: Any, loss_fn: Any, params: Any, batch: Any) -> jax.Array:
+    return loss_fn({**held, **params}, batch)
 
 
 def train_subject(drawn: FactSet, size: Size, seed: int, *, progress: bool = False) -> Subject:

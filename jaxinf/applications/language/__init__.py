@@ -7,15 +7,23 @@ from jaxinf.applications.language.combine import (
     reciprocal_rank_fusion,
     sum_of_z_scores,
 )
-from jaxinf.applications.language.losses import causal_lm_loss
+from jaxinf.applications.language.losses import causal_lm_loss, sequence_loss
+from jaxinf.applications.language.packing import pack, unpack
+from jaxinf.applications.language.parts import segment_losses, segment_scores, token_scores
 
 __all__ = [
     "causal_lm_loss",
     "centre_over_queries",
     "encode_answers",
     "encode_texts",
+    "pack",
     "rank_of_first",
     "reciprocal_rank_fusion",
     "same_length",
+    "segment_losses",
+    "segment_scores",
+    "sequence_loss",
     "sum_of_z_scores",
+    "token_scores",
+    "unpack",
 ]

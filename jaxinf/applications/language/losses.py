@@ -64,7 +64,7 @@ class TokenNats(ByValue):
         tokens, counted = _read(batch)
         packed = {key: batch[key] for key in ("positions", "segments") if key in batch}
         logits = self.module.apply({"params": params}, tokens, **packed)[:, :-1]
-        # what does not count may hold any padding id, and must not turn the gradient into NaN
+        # what does not count may hold any id of the vocabulary
         targets = jnp.where(counted, tokens[:, 1:], 0)
         known = (targets >= 0) & (targets < logits.shape[-1])
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
