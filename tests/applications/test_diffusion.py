@@ -34,7 +34,7 @@ def params():
 def small_error(w, x, noise, sigma, labels):
     """A denoiser of one layer, which compiles in no time."""
     noisy = (x + sigma[:, None, None, None] * noise).reshape(len(x), -1)
-    output = jnp.tanh(noisy @ w["kernel"] + w["bias"][labels])
+    output = jnp.tanh(noisy @ w["kernel"] + jnp.asarray(w["bias"])[labels])
     return jnp.mean((output - x.reshape(len(x), -1)) ** 2, axis=1)
 
 
@@ -88,13 +88,13 @@ def test_common_numbers_take_the_noise_out_of_differences():
             change = jax.jit(
                 lambda key, d=draws, c=common: change_of_loss(SMALL, after, batch, key, d, c)
             )
-            found = jax.lax.map(change, jax.random.split(jax.random.key(5), 24))
+            found = jax.lax.map(change, jax.random.split(jax.random.key(5), 64))
             variance[draws, common] = float(jnp.var(found, axis=0).mean())
     assert variance[2, True] < variance[2, False] / 20
     assert variance[8, True] < variance[8, False] / 20
-    # more draws, less noise: at least as fast as 1 / T
-    assert variance[8, True] < variance[2, True] / 2.5
-    assert variance[8, False] < variance[2, False] / 2.5
+    # four times the draws: about a quarter of the variance
+    assert variance[8, True] < variance[2, True] / 2
+    assert variance[8, False] < variance[2, False] / 2
 
 
 def test_scores_are_the_change_of_the_loss_over_the_same_draws():

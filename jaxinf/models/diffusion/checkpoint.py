@@ -51,8 +51,9 @@ def load_edm(path: str | Path) -> tuple[EDM, Params]:
         raise InputError(f"{path}: no edm.json there")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        height, width, channels = map(int, found["image_shape"])
         model = EDM(
-            image_shape=tuple(map(int, found["image_shape"])),
+            image_shape=(height, width, channels),
             num_classes=int(found["num_classes"]),
             widths=tuple(map(int, found["widths"])),
             sigma_data=float(found["sigma_data"]),

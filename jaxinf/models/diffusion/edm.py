@@ -27,9 +27,9 @@ class EDM(nn.Module):
 
     Example:
         >>> model = EDM((8, 8, 1), num_classes=3, widths=(8, 16))
-        >>> params = init_params(model, jax.random.key(0))
-        >>> x, sigma = jnp.ones((2, 8, 8, 1)), jnp.array([0.1, 1.0])
-        >>> model.apply({"params": params}, x, sigma, jnp.array([0, 2])).shape
+        >>> params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        >>> given = jnp.ones((2, 8, 8, 1)), jnp.array([0.1, 1.0]), jnp.array([0, 2])
+        >>> jax.eval_shape(model.apply, {"params": params}, *given).shape
         (2, 8, 8, 1)
 
     Reference: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models,
@@ -114,9 +114,8 @@ def weighted_error(
     Returns:
         float[B]; NaN where the class is none of the model's.
     """
-    denoised = model.apply(
-        {"params": params}, x + sigma[:, None, None, None] * noise, sigma, labels
-    )
+    noisy = x + sigma[:, None, None, None] * noise
+    denoised = jnp.asarray(model.apply({"params": params}, noisy, sigma, labels))
     error = jnp.mean((denoised - x) ** 2, axis=(1, 2, 3))
     # indexing under jit clamps: a class out of range would be taken for another
     known = (labels >= 0) & (labels < model.num_classes)

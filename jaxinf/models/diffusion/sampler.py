@@ -97,7 +97,7 @@ def _sample(
         # the last level is 0: its slope is not used
         safe = jnp.where(sigma > 0, sigma, 1)
         clean = model.apply({"params": params}, x, jnp.full(len(labels), safe), labels)
-        return (x - clean) / safe
+        return (x - jnp.asarray(clean)) / safe
 
     def step(x: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         here, there = pair

@@ -75,7 +75,7 @@ def fit_edm(
         data, count = {name: a[rows] for name, a in data.items()}, batch_size
     per_epoch = count // batch_size
     done: TrainResult = fit(
-        training_loss(model),
+        training_loss(model),  # pyright: ignore[reportArgumentType] - modules have a hash
         params,
         {},
         data,
@@ -114,7 +114,7 @@ class AveragedState(NamedTuple):
 
     inner: Any
     average: Params
-    count: jax.Array
+    steps: jax.Array
 
 
 def with_average(
@@ -136,12 +136,12 @@ def with_average(
         average = jax.tree.map(jnp.array, params)
         return AveragedState(optimizer.init(params), average, jnp.zeros((), jnp.int32))
 
-    def update(grads: Any, state: AveragedState, params: Any = None) -> tuple[Any, AveragedState]:
-        updates, inner = optimizer.update(grads, state.inner, params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AveragedState]:
+        updates, inner = optimizer.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
-        now = jnp.minimum(decay, (1 + state.count) / (10 + state.count))
+        now = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
         average = jax.tree.map(lambda a, p: now * a + (1 - now) * p, state.average, moved)
-        return updates, AveragedState(inner, average, state.count + 1)
+        return updates, AveragedState(inner, average, state.steps + 1)
 
     return optax.GradientTransformation(init, update)
 
