@@ -107,7 +107,9 @@ def solve_transport(
     def sweep_for(f: jax.Array, g: jax.Array) -> Sweep:
         if streamed:
             return streamed
-        return absorbed_sweep(jnp.exp((f[:, None] + g[None, :] - cost) / epsilon), f, g, problem)
+        # columns of no mass keep g = 0, where the kernel may overflow: nothing goes there
+        exponents = jnp.where((b > 0)[None, :], (f[:, None] + g[None, :] - cost) / epsilon, -jnp.inf)
+        return absorbed_sweep(jnp.exp(exponents), f, g, problem)
 
     def start(g: jax.Array) -> jax.Array:
         if streamed:

@@ -255,6 +255,17 @@ def test_zero_masses_are_left_out():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_column_of_no_mass_may_be_cheap_beyond_what_a_float_holds():
+    """Its price stays 0, where the other columns' are far below: its kernel would overflow."""
+    cost = jnp.tile(jnp.array([0.0, 200.0, 0.0]), (4, 1))
+    b = jnp.array([0.5, 0.5, 0.0])
+    found = solve_transport(
+        Geometry(cost), masses(4), b, epsilon=1.0, init=jnp.array([-200.0, 0.0, 0.0])
+    )
+    assert bool(found.converged)
+    np.testing.assert_allclose(masses(4) @ found.f + b @ found.g, 100, rtol=1e-5)
+
+
 def test_over_relaxation_saves_iterations(ott_promotes_ranks):
     """With the relaxation held at one, the same solve takes at least twice as many iterations."""
     geometry = Geometry(points(200, 200, seed=3).cost_matrix)
