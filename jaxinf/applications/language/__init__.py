@@ -7,15 +7,22 @@ from jaxinf.applications.language.combine import (
     reciprocal_rank_fusion,
     sum_of_z_scores,
 )
+from jaxinf.applications.language.facts import FactTrace, answers_of, trace_facts
 from jaxinf.applications.language.losses import causal_lm_loss, sequence_loss
+from jaxinf.applications.language.methods import METHODS, build_method, mean_hidden_state
 from jaxinf.applications.language.packing import pack, unpack
 from jaxinf.applications.language.parts import segment_losses, segment_scores, token_scores
 
 __all__ = [
+    "METHODS",
+    "FactTrace",
+    "answers_of",
+    "build_method",
     "causal_lm_loss",
     "centre_over_queries",
     "encode_answers",
     "encode_texts",
+    "mean_hidden_state",
     "pack",
     "rank_of_first",
     "reciprocal_rank_fusion",
@@ -25,5 +32,6 @@ __all__ = [
     "sequence_loss",
     "sum_of_z_scores",
     "token_scores",
+    "trace_facts",
     "unpack",
 ]
