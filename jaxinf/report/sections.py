@@ -120,8 +120,33 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A text whose pieces are shaded: green for what speaks for, red for what speaks against.
+
+    Attributes:
+        pieces: `(text, shade)`, shade in [-1, 1]; 0 is plain.
+        heading: what the text is.
+    """
+
+    pieces: tuple[tuple[str, float], ...]
+    heading: str = ""
+
+    def shown(self) -> list[tuple[str, str, float]]:
+        """Every piece as `(text, class, opacity)`.
+
+        Example:
+            >>> Passage((("a", 0.5), ("b", -2.0), ("c", 0.0))).shown()
+            [('a', 'for', 0.35), ('b', 'against', 0.7), ('c', 'plain', 0.0)]
+        """
+        kind = lambda shade: "plain" if not shade else "for" if shade > 0 else "against"
+        return [
+            (text, kind(shade), round(0.7 * min(abs(shade), 1.0), 3)) for text, shade in self.pieces
+        ]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A chapter: text first, then tables, figures and strips of examples.
+    """A chapter: text first, then tables, figures, strips of examples and shaded texts.
 
     Attributes:
         title: its heading.
@@ -130,6 +155,7 @@ class Section:
         figures: in order; shown side by side where there is room.
         strips: in order.
         legend: `(mark, meaning)` of the frames that the strips use.
+        passages: in order.
     """
 
     title: str
@@ -138,3 +164,4 @@ class Section:
     figures: tuple[Figure, ...] = ()
     strips: tuple[Strip, ...] = ()
     legend: tuple[tuple[Mark, str], ...] = ()
+    passages: tuple[Passage, ...] = ()

@@ -12,6 +12,7 @@ from jaxinf.report import (
     Column,
     Example,
     Figure,
+    Passage,
     Section,
     Strip,
     Table,
@@ -65,6 +66,7 @@ def everything(text: str) -> list[Section]:
                 Strip(((text, (example, Example((text,)))),), Example((text,), image, "query")),
             ),
             legend=(("bad", text),),
+            passages=(Passage(((text, 0.5), ("plain", 0.0)), text),),
         )
     ] * 3
 
@@ -74,8 +76,8 @@ def test_page_is_well_formed_and_user_text_is_never_markup():
     assert "script" not in parsed.tags
     shown = "".join(parsed.text)
     # title, h1, summary, two of provenance; per section: contents, heading, text, column, cell,
-    # caption, figcaption, legend, strip heading and the cards' 2 + 1 + 1 lines
-    assert shown.count(EVIL) == 5 + 3 * 13
+    # caption, figcaption, legend, strip heading, the cards' 2 + 1 + 1 lines, passage and heading
+    assert shown.count(EVIL) == 5 + 3 * 15
 
 
 def test_page_fetches_nothing():
