@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from jaxinf import __version__
 from jaxinf.cli.demo import demo
+from jaxinf.cli.diffusion import diffusion
 from jaxinf.cli.doctor import doctor
 from jaxinf.cli.influence import influence
 from jaxinf.cli.membership import membership
@@ -82,6 +83,10 @@ app.command(
     "--nonmembers fresh/ --output verdict[/bold], then open verdict/report.html (the same line "
     "again resumes a killed run).",
 )(membership)
+app.command(
+    epilog="Examples: [bold]jaxinf diffusion model/ data.npz generated.npz --store scores[/bold] "
+    "(the same line again resumes a killed run); [bold]jaxinf diffusion my_model.py[/bold].",
+)(diffusion)
 app.command(
     epilog="Example: [bold]jaxinf doctor[/bold] on a new machine, before trusting its numbers.",
 )(doctor)

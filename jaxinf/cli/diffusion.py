@@ -1,0 +1,155 @@
+"""`jaxinf diffusion`: which training images are behind these generated images?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxinf.cli.devices import provenance, use_all_cores
+from jaxinf.cli.methods import FileFormat, Method, Normalise
+
+
+def diffusion(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of an EDM that jaxinf.models.diffusion.save_edm wrote. Or a Python file "
+            "(or dotted module) with a function influence(), as jaxinf influence takes it, whose "
+            "loss is a denoising loss and whose queries are generated images; then TRAIN and "
+            "GENERATED are left out.",
+            show_default=False,
+        ),
+    ],
+    train: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The training images: an .npz archive with x_train and y_train (or x and y), or "
+            "a folder with a subfolder of images per class.",
+            show_default=False,
+        ),
+    ] = None,
+    generated: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The generated images, in the same form, with the classes that they were "
+            "generated for.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="forward-inf-jvp: how the loss of every training image changes along a step on "
+            "the generated one; forward-inf: the step itself; grad-dot, grad-cos: product and "
+            "cosine of gradients."
+        ),
+    ] = Method.FORWARD_INF_JVP,
+    normalise: Annotated[
+        Normalise | None,
+        typer.Option(
+            help="Divide each training image's scores by its loss or its gradient's norm, so that "
+            "images that are hard to denoise do not win for every query.",
+            show_default="neither",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Size of the step on the generated image.", show_default="0.01"),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="How many steps are taken on each image.")] = 1,
+    draws: Annotated[
+        int,
+        typer.Option(
+            help="Noise levels and noises that every loss is the mean of, the same for all images."
+        ),
+    ] = 16,
+    seed: Annotated[int, typer.Option(help="Of these draws.")] = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side in pixels to which images in folders are resized.", show_default="as stored"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(help="Training images per step, each of them seen once per draw."),
+    ] = 64,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep only that many of the highest and of the lowest scores per image.",
+            show_default="all scores",
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for scores as they are made: a killed run, started again in the same "
+            "way, goes on where it stopped.",
+            show_default="none",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the scores and report.html.")] = Path(
+        "jaxinf-diffusion"
+    ),
+    file_format: Annotated[
+        FileFormat,
+        typer.Option("--format", help="File of the scores: numpy's archive, or a parquet table."),
+    ] = FileFormat.PARQUET,
+    report: Annotated[bool, typer.Option(help="Write report.html beside the scores.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+) -> None:
+    """Score training images by their influence on generated images.
+
+    Positive scores are proponents: training on the image lowers the denoising loss of the
+    generated one.
+    """
+    use_all_cores()
+    from jaxinf import attribute
+    from jaxinf.cli.console import say, show_table
+    from jaxinf.cli.diffusion_inputs import from_contract, from_files, is_contract
+    from jaxinf.cli.findings import findings_sections, top_table
+    from jaxinf.cli.methods import build_attributor
+    from jaxinf.cli.outputs import write_scores
+    from jaxinf.errors import InputError
+    from jaxinf.report import write_report
+
+    if method is Method.RELEASED:
+        raise InputError("released is a recipe for classifiers: choose another method")
+    if is_contract(model):
+        if train is not None or generated is not None:
+            raise InputError(f"{model} brings its own images: leave TRAIN and GENERATED out")
+        found_in = from_contract(model)
+    else:
+        if train is None or generated is None:
+            raise InputError("give the training images and the generated images after the model")
+        found_in = from_files(Path(model), train, generated, size=size, draws=draws, seed=seed)
+    attributor = found_in.attributor or build_attributor(
+        method, found_in.loss_fn, normalise=normalise, learning_rate=learning_rate, steps=steps
+    )
+    found = attribute(
+        attributor,
+        found_in.params,
+        found_in.queries,
+        found_in.train,
+        batch_size=batch_size,
+        top_k=top_k,
+        store=store,
+        progress=progress,
+    )
+    written = write_scores(out, found, file_format)
+    say(str(found.plan))
+    show_table(top_table(found))
+    say(f"Scores: {written}")
+    if report:
+        settings = {"model": model, "method": attributor.name, "draws": draws, "seed": seed}
+        given = {"train": train, "generated": generated, "batch_size": batch_size}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        page = write_report(
+            out / "report.html",
+            "Which training images are behind these generated images?",
+            findings_sections(found, found_in),
+            provenance(settings),
+            summary=f"{found.plan.num_queries} generated images, scored by {attributor.name}.",
+        )
+        say(f"Report: {page}")

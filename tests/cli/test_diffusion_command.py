@@ -1,0 +1,113 @@
+"""`jaxinf diffusion`: our checkpoint and files, a contract, a resumed run, and refusals."""
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jaxinf.cli.diffusion_inputs import from_files
+from jaxinf.models.diffusion import EDM, init_params, save_edm
+
+CONTRACT = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxinf.applications.diffusion import denoising_loss, draw_noise
+
+def error(w, x, noise, sigma, labels):
+    return jnp.mean((w * (x + sigma[:, None, None, None] * noise) - x) ** 2, axis=(1, 2, 3))
+
+def influence():
+    x = np.random.default_rng(0).uniform(-1, 1, (12, 4, 4, 1)).astype(np.float32)
+    images = lambda x: {"x": x, "y": np.zeros(len(x), np.int32)}
+    loss = denoising_loss(error, draw_noise(jax.random.key(0), 2, (4, 4, 1)))
+    return {"loss_fn": loss, "params": np.float32(0.5) * np.ones(()).astype(np.float32),
+            "queries": images(x[3:5, :SIDE]), "train": images(x)}
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A checkpoint, training images and two generated images as files."""
+    model = EDM((4, 4, 1), num_classes=2, widths=(8,))
+    params = init_params(model, jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.05, params)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (9, 4, 4), dtype=np.uint8)
+    y = (np.arange(9) % 2).astype(np.int32)
+    np.savez(tmp_path / "train.npz", x_train=x, y_train=y)
+    made = x[2:4].astype(np.float32)[..., None] / 127.5 - 1
+    np.savez(tmp_path / "made.npz", x=made, y=y[2:4])
+    return (
+        save_edm(tmp_path / "model", model, params),
+        tmp_path / "train.npz",
+        tmp_path / "made.npz",
+    )
+
+
+@pytest.mark.slow
+def test_a_checkpoint_and_files_give_scores_and_a_report_with_pictures(call, files, tmp_path):
+    out, store = tmp_path / "out", tmp_path / "store"
+    given = ("diffusion", *files, "--method", "grad-cos", "--draws", 2, "--no-progress",
+             "--out", out, "--store", store)  # fmt: skip
+    result = call(*given)
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(out / "scores.parquet")
+    assert table.column_names == ["train_index", "query_0", "query_1"]
+    scores = [np.asarray(table[f"query_{k}"]) for k in range(2)]
+    # the generated images are training images 2 and 3: their own cosine is 1
+    assert [int(row.argmax()) for row in scores] == [2, 3]
+    np.testing.assert_allclose([row.max() for row in scores], 1, rtol=1e-4)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") >= 2 * 6
+    again = call(*given)
+    assert "compiled in 0.0 s" in again.stdout
+
+
+def test_a_contract_brings_a_model_of_ones_own(call, refused, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(CONTRACT.replace("SIDE", "4"))
+    result = call("diffusion", file, "--no-progress", "--out", tmp_path / "out", "--top-k", 3)
+    assert result.exit_code == 0, result.output
+    assert "2 queries × 12 examples" in result.stdout
+    assert "leave TRAIN and GENERATED out" in refused("diffusion", file, tmp_path, tmp_path)
+    file.write_text(CONTRACT.replace("SIDE", "3"))
+    assert "generated images are [3, 4, 1] but the training images [4, 4, 1]" in refused(
+        "diffusion", file
+    )
+
+
+def test_folders_name_their_classes(files, tmp_path):
+    rng = np.random.default_rng(1)
+    for name, count in (("all/a", 2), ("all/b", 1), ("made/b", 1)):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    found = from_files(files[0], tmp_path / "all", tmp_path / "made", size=4, draws=2, seed=0)
+    # alone in its folder, b is still the second class
+    assert found.queries["y"].tolist() == [1]
+    assert found.train["y"].tolist() == [0, 0, 1]
+    assert found.queries["x"].shape == (1, 4, 4, 1)
+    assert found.describe is not None
+    assert found.describe({"x": found.queries["x"][0], "y": np.int32(1)})[0] == "b"
+
+
+def test_what_does_not_fit_is_refused_in_one_line(files, refused, tmp_path):
+    model, train, made = files
+    with np.load(made) as held:
+        x, y = held["x"], held["y"]
+
+    def refusal(x, y):
+        np.savez(tmp_path / "bad.npz", x=x, y=y)
+        return refused("diffusion", model, train, tmp_path / "bad.npz")
+
+    assert "another size" not in refusal(np.zeros((1, 5, 5, 1), np.float32), y[:1])
+    assert "generated images are [5, 5, 1]" in refusal(np.zeros((1, 5, 5, 1), np.float32), y[:1])
+    assert "out of range for 2 classes" in refusal(x, y + 5)
+    assert "floats in [-1, 1]" in refusal(x * 3, y)
+    assert "generated is empty" in refusal(x[:0], y[:0])
+    assert "after the model" in refused("diffusion", model)
+    assert "no edm.json" in refused("diffusion", tmp_path, train, made)
+    assert "recipe for classifiers" in refused(
+        "diffusion", model, train, made, "--method", "released"
+    )
