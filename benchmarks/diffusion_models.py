@@ -79,10 +79,10 @@ def load_images(setup: Setup, folder: Path) -> dict[str, np.ndarray]:
 
 def train_base(
     setup: Setup, images: dict[str, np.ndarray], folder: Path | None, progress: bool
-) -> tuple[EDM, Any, float]:
-    """The base model, its weights and its last loss; from `folder` where it lies there already."""
+) -> tuple[EDM, Any, float | None]:
+    """The base model, its weights and its last loss; without one from `folder` where it lies there already."""
     if folder is not None and (folder / "edm.json").exists():
-        return *load_edm(folder), float("nan")
+        return *load_edm(folder), None
     shape = images["x"].shape[1:]
     scale = float(images["x"][:2000].std())
     model = EDM(shape, num_classes=10, widths=setup.widths, sigma_data=round(scale, 2))
