@@ -23,8 +23,13 @@ STATISTICS: dict[str, dict[str, Any]] = {
         "contrast with 2nd": {"rest": 2},
         "contrast with 3rd": {"rest": 3},
         "contrast with 5th": {"rest": 5},
+        "ratio to 2nd": {"statistic": "ratio"},
+        "ratio to 5th": {"statistic": "ratio", "rest": 5},
     }.items()
+    if signed or not name.startswith("ratio")
 }
+# ratios are of squared distances
+DISTANCES = ("pixels", "pixels, best of 9 shifts", "features")
 
 
 def measure(found: Scores, subject: Subject, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -53,6 +58,8 @@ def measure(found: Scores, subject: Subject, kinds: tuple[str, ...]) -> dict[str
     figures["opposed"] = {name: float(np.mean(opposed[halves["report"][name]])) for name in kinds}
     if part["clean"].any() and part["calibration"].any():
         for name, options in STATISTICS.items():
+            if name.startswith("ratio") and found.method not in DISTANCES:
+                continue
             by = leak_statistics(found.scores, **options)
             figures["decisions"][name] = {
                 half: _decisions(by, part["calibration"], rows_of, kinds)
@@ -126,7 +133,7 @@ def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, A
         name: average(
             run["decisions"][name]["development"]["auroc"][kind] for run in runs for kind in kinds
         )
-        for name in STATISTICS
+        for name in runs[0]["decisions"]
     }
     chosen = max(of_statistics, key=lambda name: of_statistics[name])
     summary |= {"statistic": chosen, "development_auroc": of_statistics[chosen]}

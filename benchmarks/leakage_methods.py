@@ -239,5 +239,5 @@ def _in_batches(fn: Any, params: Any, data: Any, settings: Settings) -> np.ndarr
 def default_scorer(is_accelerator: bool) -> Any:
     """How slopes are taken: by contractions, on an accelerator with a bound on scratch memory."""
     if is_accelerator:
-        return Planner(memory_budget=6 << 30, candidates=("ghost",))
+        return Planner(memory_budget=6 << 30, candidates=("ghost", "gradients"))
     return "gradients"

@@ -10,6 +10,7 @@ from jaxinf.cli.demo import demo
 from jaxinf.cli.diffusion import diffusion
 from jaxinf.cli.doctor import doctor
 from jaxinf.cli.influence import influence
+from jaxinf.cli.leakage import leakage
 from jaxinf.cli.membership import membership
 from jaxinf.cli.value import value
 from jaxinf.errors import InputError, MissingExtraError
@@ -78,6 +79,11 @@ app.command(
     "[bold]jaxinf value photos/train photos/valid --size 32 --keep 0.8 --out cleaned[/bold]; "
     "[bold]jaxinf value data.npz data.npz --method knn-shapley[/bold].",
 )(value)
+app.command(
+    epilog="Examples: [bold]jaxinf leakage photos/train photos/test --size 32[/bold]; "
+    "[bold]jaxinf leakage data.npz data.npz --compare hash --store scores[/bold] (the same line "
+    "again resumes a killed run); [bold]jaxinf leakage my_model.py --absolute[/bold].",
+)(leakage)
 app.command(
     epilog="Example: [bold]jaxinf membership --model ViT-B-32.pt --targets suspects/ "
     "--nonmembers fresh/ --output verdict[/bold], then open verdict/report.html (the same line "

@@ -27,6 +27,7 @@ class Contract(NamedTuple):
             leading axis.
         stateful_loss: for the method `released`; `state` goes with it.
         state: the model's state, such as BatchNorm statistics.
+        clean: queries known not to be trained on, built like the queries; for `jaxinf leakage`.
     """
 
     loss_fn: Callable[..., Any]
@@ -37,6 +38,7 @@ class Contract(NamedTuple):
     describe: Callable[[Any], Any] | None = None
     stateful_loss: Callable[..., Any] | None = None
     state: Any = None
+    clean: Any = None
 
 
 def load_contract(name: str) -> Contract:

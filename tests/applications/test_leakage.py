@@ -50,6 +50,13 @@ def test_statistics_against_the_formula():
     )
 
 
+def test_ratio_of_squared_distances():
+    distances = np.array([[4.0, 1.0, 9.0, 2.0], [5.0, 0.0, 3.0, 8.0], [0.0, 0.0, 1.0, 1.0]])
+    assert leak_statistics(-distances, statistic="ratio").statistic.tolist() == [2, np.inf, 1]
+    rounded = leak_statistics(1e-7 - distances[1:2], statistic="ratio")
+    assert (rounded.statistic[0], rounded.source[0]) == (np.inf, 1)
+
+
 def test_unsigned_statistics_find_opposition_and_keep_its_sign():
     scores = gaussian(3, 30, 1)
     scores[1, 4] = -50.0
@@ -224,6 +231,8 @@ SCORES, CLEAN = gaussian(30, 10, 0), gaussian(40, 10, 1)
         (lambda: find_leaks(np.full((30, 10), -np.inf)), "fewer than 2 candidates"),
         (lambda: find_leaks(SCORES, rest=1), "rest is 1"),
         (lambda: find_leaks(SCORES, statistic="max"), "statistic is 'max'"),
+        (lambda: find_leaks(SCORES, statistic="ratio"), "minus squared distances, which are not"),
+        (lambda: find_leaks(SCORES, statistic="ratio", signed=False), "no other sign"),
         (lambda: relative_to_reference(SCORES, CLEAN[:, 1:]), "reference 9 wide"),
         (lambda: relative_to_reference(SCORES, CLEAN, floor=0), "floor is 0"),
         (lambda: score_queries(signature_match(), (), iter([]), SCORES), "iterable of batches"),

@@ -146,13 +146,8 @@ def decide_leaks(
     if null is None:
         p_values = bulk_p_values(found.statistic)
     else:
+        check_calibration(len(null.statistic), fdr)
         p_values = conformal_p_values(found.statistic, null.statistic)
-        needed = math.ceil(1 / fdr * (1 - 1e-9)) - 1
-        if len(null.statistic) < needed:
-            raise InputError(
-                f"{len(null.statistic)} clean calibration queries can call nothing at a "
-                f"false-discovery rate of {fdr:g}: at least {needed} are needed"
-            )
     q_values = false_discovery_control(p_values, method="bh")
     return Leaks(
         p_values,
@@ -164,6 +159,22 @@ def decide_leaks(
         float(fdr),
         None if null is None else len(null.statistic),
     )
+
+
+def check_calibration(count: int, fdr: float) -> None:
+    """Refuse so few clean queries that no p-value could be small enough.
+
+    Raises:
+        InputError: naming how many are needed.
+    """
+    if not count:
+        raise InputError("there are no clean calibration queries: pass some, or none for the bulk")
+    needed = math.ceil(1 / fdr * (1 - 1e-9)) - 1
+    if count < needed:
+        raise InputError(
+            f"{count} clean calibration queries can call nothing at a false-discovery rate of "
+            f"{fdr:g}: at least {needed} are needed"
+        )
 
 
 def check_fdr(fdr: float) -> None:

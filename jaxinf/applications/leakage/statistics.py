@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from jaxinf.errors import InputError, check_count
 from jaxinf.evaluation.checks import as_matrix
 
-Statistic = Literal["contrast", "top"]
+Statistic = Literal["contrast", "ratio", "top"]
 
 
 class LeakStatistics(NamedTuple):
@@ -42,14 +42,18 @@ def leak_statistics(
 
     which neither a shift nor a scale of a query's scores changes: how far the best stands out
     from its runners-up, in units of how far those stand out from the crowd. It is 0 where
-    s₁ = s_rest, and infinite where only s₁ stands out at all.
+    s₁ = s_rest, and infinite where only s₁ stands out at all. Of minus squared distances,
+
+    `ratio = s_rest / s₁`
+
+    says more: how many times farther (squared) the runner-up is than the nearest.
 
     Args:
         scores: float[K, N], higher = more likely the source; or an iterable of such with any
             number of rows each, as `score_queries` yields them. −inf marks a training example
             that is no candidate for a query (itself, say).
-        statistic: `"contrast"`, or `"top"`: s₁ alone, for scores that compare across queries, such
-            as cosines or shared bits.
+        statistic: `"contrast"`; `"ratio"` for minus squared distances; or `"top"`: s₁ alone, for
+            scores that compare across queries, such as cosines or shared bits.
         rest: with which score the best is compared, from 2. A training set that holds an example
             r times needs r + 1.
         signed: False goes by the absolute scores, for queries that may carry another label than
@@ -60,7 +64,8 @@ def leak_statistics(
 
     Raises:
         InputError: no scores at all, NaN, chunks of different widths, fewer than `rest` + 1
-            training examples, a query with fewer candidates than that, or unknown settings.
+            training examples, a query with fewer candidates than that, unknown settings, or a
+            ratio of scores that are positive or taken absolutely.
 
     Example:
         >>> found = leak_statistics([[0.0, 9.0, 3.0, 1.0, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
@@ -74,8 +79,10 @@ def gather(
     scores: Any, statistic: Statistic, rest: int, signed: bool
 ) -> tuple[LeakStatistics, int]:
     """`leak_statistics`, and how many training examples there are."""
-    if statistic not in ("contrast", "top"):
-        raise InputError(f"statistic is {statistic!r}: give 'contrast' or 'top'")
+    if statistic not in ("contrast", "ratio", "top"):
+        raise InputError(f"statistic is {statistic!r}: give 'contrast', 'ratio' or 'top'")
+    if statistic == "ratio" and not signed:
+        raise InputError("a ratio is of minus squared distances, which have no other sign to drop")
     check_count(rest, "rest", 2)
     parts, width = [], 0
     for chunk in _chunks(scores):
@@ -125,9 +132,25 @@ def _of_rows(matrix: np.ndarray, statistic: str, rest: int, signed: bool) -> Lea
             gain, scale = best - runner_up, runner_up - centre
         stands_alone = np.where(gain > 0, np.inf, 0.0)
         figure = np.where(scale > 0, gain / np.where(scale > 0, scale, 1), stands_alone)
+        if statistic == "ratio":
+            figure = _ratio(best, runner_up, centre)
     if not np.isfinite(runner_up).all():
         query = int(np.argmin(np.isfinite(runner_up)))
         raise InputError(
             f"query {query} has fewer than {rest} candidates: a row of -inf has no source"
         )
     return LeakStatistics(figure, source, score)
+
+
+def _ratio(best: np.ndarray, runner_up: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    # a distance of 0 that was computed from products may come out a little above
+    rounding = 1e-3 * np.abs(centre)
+    if (best > rounding).any():
+        query = int(np.argmax(best > rounding))
+        raise InputError(
+            f"query {query} scores {best[query]:g}: a ratio is of minus squared distances, which "
+            "are not positive"
+        )
+    near, next_near = np.minimum(best, 0), np.minimum(runner_up, 0)
+    alone = np.where(next_near < 0, np.inf, 1.0)
+    return np.where(near < 0, next_near / np.where(near < 0, near, -1), alone)
