@@ -27,6 +27,7 @@ from benchmarks.tables_lava import (
 )
 from benchmarks.tables_lds import lds_table
 from benchmarks.tables_leakage import leakage_table
+from benchmarks.tables_leakage_kinds import leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
@@ -44,6 +45,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava_scale": lava_scale_table,
     "lds": lds_table,
     "leakage": leakage_table,
+    "leakage_kinds": leakage_kinds_table,
     "membership": membership_table,
     "clip": clip_table,
     "memory": memory_table,
