@@ -23,7 +23,6 @@ from jaxinf.influence import (
     forward_inf,
     forward_inf_jvp,
     grad_dot,
-    influence_function,
     normalise_by_loss,
 )
 from jaxinf.models.language import CausalLM, LanguageConfig, train_bpe
@@ -123,9 +122,6 @@ METHODS = {
     "adam": lambda loss: forward_inf(loss, optimizer=optax.adam(1e-2), steps=2),
     "jvp": lambda loss: forward_inf_jvp(loss, scorer="jvp"),
     "dot": lambda loss: grad_dot(loss, scorer="jvp"),
-    "ekfac": lambda loss: influence_function(
-        loss, solver="ekfac", curvature="fisher", damping=0.1, scorer="jvp"
-    ),
 }
 
 

@@ -12,6 +12,7 @@ from jaxinf.applications.language.losses import causal_lm_loss, sequence_loss
 from jaxinf.applications.language.methods import METHODS, build_method, mean_hidden_state
 from jaxinf.applications.language.packing import pack, unpack
 from jaxinf.applications.language.parts import segment_losses, segment_scores, token_scores
+from jaxinf.applications.language.tokens import proponent_tokens, shades
 
 __all__ = [
     "METHODS",
@@ -24,12 +25,14 @@ __all__ = [
     "encode_texts",
     "mean_hidden_state",
     "pack",
+    "proponent_tokens",
     "rank_of_first",
     "reciprocal_rank_fusion",
     "same_length",
     "segment_losses",
     "segment_scores",
     "sequence_loss",
+    "shades",
     "sum_of_z_scores",
     "token_scores",
     "trace_facts",
