@@ -65,13 +65,15 @@ def main() -> None:
     arguments = parser.parse_args()
     setup = Setup()
     if arguments.quick:
-        setup, arguments.queries, arguments.draws = QUICK, 2, (1, 2)
+        setup, arguments.queries, arguments.draws = QUICK, 2, (2,)
     images = load_images(setup, arguments.data)
     model, base, _ = train_base(setup, images, arguments.base, arguments.progress)
     queries = [draw_set(setup, images, 900 + q) for q in range(arguments.queries)]
     # the step itself is taken with draws of its own, many of them
     step = denoising_loss(model, draw_noise(jax.random.key(1), setup.draws, model.image_shape))
-    direction = forward_inf_jvp(step, optimizer=optax.adam(1e-3), steps=10)
+    direction = forward_inf_jvp(
+        step, optimizer=optax.adam(1e-3), steps=2 if arguments.quick else 10
+    )
     found = {(way, count): [] for count in arguments.draws for way in WAYS}
     for number, asked in enumerate(queries):
         query = {name: a[:1] for name, a in asked.exemplars.items()}

@@ -118,8 +118,11 @@ def by_loss(
         lambda k: 0.0,
         "ones",
     )
-    probed = normalise_by_gradient_norm(ones, loss, num_probes=8, key=jax.random.key(5))
-    return found, {"loss": normalise_by_loss(ones, loss), "gradient norm": probed}
+    divisors = {"loss": normalise_by_loss(ones, loss)}
+    if setup.data != "digits":
+        probed = normalise_by_gradient_norm(ones, loss, num_probes=8, key=jax.random.key(5))
+        divisors["gradient norm"] = probed
+    return found, divisors
 
 
 def _dimension(setup: Setup) -> int:

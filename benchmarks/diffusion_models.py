@@ -80,7 +80,7 @@ def load_images(setup: Setup, folder: Path) -> dict[str, np.ndarray]:
 def train_base(
     setup: Setup, images: dict[str, np.ndarray], folder: Path | None, progress: bool
 ) -> tuple[EDM, Any, float | None]:
-    """The base model, its weights and its last loss; without one from `folder` where it lies there already."""
+    """The base model, its weights and its last loss; from `folder`, without a loss, if there."""
     if folder is not None and (folder / "edm.json").exists():
         return *load_edm(folder), None
     shape = images["x"].shape[1:]

@@ -1,0 +1,93 @@
+"""The tables of `benchmarks.diffusion`, and what their numbers say."""
+
+from typing import Any
+
+_KINDS = {"trivial": "trivial", "gradient": "gradients", "ours": "ours", "both models": "no query"}
+
+
+def diffusion_table(document: dict[str, Any]) -> str:
+    """A table per strength, best mean average precision first, and who wins."""
+    settings, rows = document["settings"], document["results"]["methods"]
+    sets = len({row["set"] for row in document["results"]["rows"]})
+    chance = min(1.0, 10 / settings["candidates"])
+    lines = [
+        f"{sets} customised models per strength, {settings['exemplars']} exemplars among "
+        f"{settings['candidates']:,} candidates of their class, {settings['images']} generated "
+        f"images each; {settings['draws']} draws; means with 95 % intervals over the models. "
+        f"Chance: recall@10 {chance:.3f}. Base model: {settings['parameters']:,} parameters, "
+        f"{settings['base_steps']:,} steps; {settings['device']}.",
+    ]
+    for strength in settings["strengths"]:
+        of_strength = [row for row in rows if row["strength"] == strength]
+        if of_strength:
+            lines += ["", f"**Tuned for {strength} steps.**", "", *_table(of_strength)]
+            lines += ["", verdict(of_strength, chance)]
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| method | kind | weights | recall@10 | mAP | mAP, contrast | mAP, all images | s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["map"]["estimate"]):
+        cells = [row["method"], _KINDS[row["kind"]], row["at"]]
+        cells += [_interval(row[name]) for name in ("recall10", "map")]
+        cells += [f"{row[name]['estimate']:.3f}" for name in ("map_contrast", "map_together")]
+        cells.append(f"{row['seconds']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def verdict(rows: list[dict[str, Any]], chance: float) -> str:
+    """The best of each kind by mean average precision, raw or as a contrast."""
+    best = {}
+    for kind in _KINDS:
+        members = [
+            (row[figure]["estimate"], row, figure)
+            for row in rows
+            if row["kind"] == kind
+            for figure in ("map", "map_contrast")
+        ]
+        if members:
+            best[kind] = max(members, key=lambda member: member[0])
+    said = []
+    for kind, (value, row, figure) in best.items():
+        suffix = " as a contrast" if figure == "map_contrast" else ""
+        recall = row[figure.replace("map", "recall10")]["estimate"]
+        said.append(
+            f"{_KINDS[kind]}: {row['method']} ({row['at']}){suffix}, mAP {value:.3f}, recall@10 "
+            f"{recall:.3f}, {recall / chance:.0f} times chance"
+        )
+    return "Best of each kind. " + "; ".join(said) + "."
+
+
+def draws_table(document: dict[str, Any]) -> str:
+    """Agreement of scores from different draws, by their number and how they are shared."""
+    rows = document["results"]
+    counts = sorted({row["draws"] for row in rows})
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    lines = [
+        "Spearman's correlation of two measurements of the same 200 scores, with a 95 % interval "
+        f"over {document['settings']['queries']} queries; {document['settings']['device']}.",
+        "",
+        f"| draws | {' | '.join(ways)} |",
+        "|---" * (1 + len(ways)) + "|",
+    ]
+    for count in counts:
+        cells = [
+            f"{row['estimate']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+            for way in ways
+            for row in rows
+            if (row["way"], row["draws"]) == (way, count)
+        ]
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    if "low" not in entry:
+        return f"{entry['estimate']:.3f}"
+    # Student's interval knows nothing of the ends of the scale
+    low, high = max(entry["low"], 0.0), min(entry["high"], 1.0)
+    return f"{entry['estimate']:.3f} ({low:.3f}–{high:.3f})"

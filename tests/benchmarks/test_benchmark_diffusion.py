@@ -1,0 +1,65 @@
+"""The diffusion benchmark: what is known of its sets, and that it runs end to end."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.common import ROOT
+from benchmarks.diffusion_methods import judge
+from benchmarks.diffusion_models import QUICK, draw_set, load_images
+from benchmarks.tables_diffusion import diffusion_table, draws_table
+
+
+def test_exemplars_are_held_out_and_hide_among_their_class(tmp_path):
+    images = load_images(QUICK, tmp_path)
+    chosen = draw_set(QUICK, images, 13)
+    row_of = {image.tobytes(): row for row, image in enumerate(images["x"])}
+    rows = np.array([row_of[image.tobytes()] for image in chosen.candidates["x"]])
+    assert len(set(rows)) == QUICK.candidates
+    assert set(images["y"][rows]) == {chosen.label} == {3}
+    assert chosen.relevant.sum() == QUICK.exemplars
+    assert (rows[chosen.relevant] < QUICK.held_out).all()
+    # others that the base has not seen either, so that being unseen gives nothing away
+    others = rows[~chosen.relevant]
+    assert 0 < (others < QUICK.held_out).sum() < len(others)
+    found = {image.tobytes() for image in chosen.candidates["x"][chosen.relevant]}
+    assert found == {image.tobytes() for image in chosen.exemplars["x"]}
+
+
+def test_figures_by_hand():
+    relevant = np.zeros(30, bool)
+    relevant[[4, 20]] = True
+    tuned, base = np.arange(30.0), np.zeros(30)
+    base[20:] = 100.0
+    found = judge(np.stack([tuned, base]), relevant)
+    # 20 is tenth from the top and 4 is 26th: precisions 1/10 and 2/26
+    assert found["recall10"] == 0.5
+    assert found["map"] == pytest.approx((1 / 10 + 2 / 26) / 2)
+    # less 100 for the last ten, 4 is 16th and 20 is last
+    assert found["recall10_contrast"] == 0.0
+    assert found["map_contrast"] == pytest.approx((1 / 16 + 2 / 30) / 2)
+    assert found["map_together"] == found["map"]
+
+
+@pytest.mark.slow
+def test_quick_runs_end_to_end(tmp_path):
+    # the tests compile far more than they compute
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    common = ["--quick", "--no-progress", "--base", str(tmp_path / "b"), "--output", str(tmp_path)]
+    for name in ("diffusion", "diffusion_draws"):
+        command = [sys.executable, "-m", f"benchmarks.{name}", *common]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "diffusion.json").read_text())
+    methods = {row["method"] for row in document["results"]["methods"]}
+    assert {"pixels, nearest", "grad_cos", "JVP / loss"} <= methods
+    table = diffusion_table(document)
+    assert "| JVP / loss | ours | base |" in table
+    assert "Best of each kind. trivial: " in table
+    draws = draws_table(json.loads((tmp_path / "diffusion_draws.json").read_text()))
+    assert draws.count("\n| ") == 2
+    assert list(tmp_path.glob("diffusion_*.png"))
