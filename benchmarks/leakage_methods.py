@@ -16,6 +16,7 @@ import optax
 
 from benchmarks.leakage_subjects import Subject
 from jaxinf.applications.leakage import relative_to_reference, score_queries
+from jaxinf.datasets.transforms import all_shifts
 from jaxinf.influence import (
     Attributor,
     Planner,
@@ -118,7 +119,7 @@ def _trivial(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator
         score = lambda method, queries, train: _score(method, (), queries, train, settings)
         pixels = score(near, subject.query_stored, subject.train_stored)
         yield Scores("pixels", "trivial", rows, pixels)
-        for moved in _shifts(subject.query_stored):
+        for moved in all_shifts(subject.query_stored):
             pixels = np.maximum(pixels, score(near, moved, subject.train_stored))
         yield Scores("pixels, best of 9 shifts", "trivial", rows, pixels)
         yield Scores("features", "trivial", rows, score(near, asked, features))
@@ -129,16 +130,6 @@ def _trivial(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator
         signature_match(), (), hashes(subject.query_stored), hashes(subject.train_stored), settings
     )
     yield Scores("perceptual hash", "trivial", rows, found)
-
-
-def _shifts(images: np.ndarray) -> Iterator[np.ndarray]:
-    """All images moved by one pixel in each of the 8 directions, edges repeated."""
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    height, width = images.shape[1:3]
-    for down in range(3):
-        for right in range(3):
-            if (down, right) != (1, 1):
-                yield padded[:, down : down + height, right : right + width]
 
 
 def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:

@@ -45,8 +45,9 @@ def leakage(
     compare: Annotated[
         Compare | None,
         typer.Option(
-            help="distance: Euclidean, of pixels, columns or embeddings. cosine: the same by "
-            "angle. hash: perceptual hashes of images. bytes: equal or not.",
+            help="distance: Euclidean, of pixels, columns or embeddings. shifted: the least over "
+            "shifts of an image by a pixel. cosine: by angle. hash: perceptual hashes of images. "
+            "bytes: equal or not.",
             show_default="distance",
         ),
     ] = None,
@@ -64,7 +65,7 @@ def leakage(
             help="What is compared between test examples. ratio: how many times farther the next "
             "match is than the best. top: the best score alone. contrast: how far the best "
             "stands out from the next, against how far that stands out from the crowd.",
-            show_default="ratio for distance, contrast for influence, else top",
+            show_default="ratio for distances, contrast for influence, else top",
         ),
     ] = None,
     rest: Annotated[
@@ -138,7 +139,8 @@ def leakage(
     from jaxinf.cli.console import say, show_table
     from jaxinf.cli.leakage_findings import leak_sections, leaks_table, summary, write_leaks
     from jaxinf.cli.leakage_model import search_by_influence
-    from jaxinf.cli.leakage_search import Asked, search_by_comparing
+    from jaxinf.cli.leakage_search import search_by_comparing
+    from jaxinf.cli.leakage_shared import Asked
     from jaxinf.cli.rows import Wanted
     from jaxinf.errors import InputError
     from jaxinf.report import write_report
@@ -187,4 +189,5 @@ def leakage(
 def _usual(by_model: bool, compare: Compare | None) -> StatisticName:
     if by_model:
         return StatisticName.CONTRAST
-    return StatisticName.RATIO if compare in (None, Compare.DISTANCE) else StatisticName.TOP
+    distances = (None, Compare.DISTANCE, Compare.SHIFTED)
+    return StatisticName.RATIO if compare in distances else StatisticName.TOP

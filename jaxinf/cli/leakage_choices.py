@@ -7,6 +7,7 @@ class Compare(StrEnum):
     """How queries are compared with training examples; its value is what the user types."""
 
     DISTANCE = "distance"
+    SHIFTED = "shifted"
     COSINE = "cosine"
     HASH = "hash"
     BYTES = "bytes"

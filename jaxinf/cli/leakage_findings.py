@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxinf.cli.leakage_search import Found
+from jaxinf.cli.leakage_shared import Found
 from jaxinf.errors import InputError, require_extra
 from jaxinf.report.figures import histogram, image_png
 from jaxinf.report.sections import Column, Example, Figure, Section, Strip, Table

@@ -10,7 +10,7 @@ from jaxinf.applications.leakage.find import check_calibration
 from jaxinf.cli.contract import Contract, load_contract
 from jaxinf.cli.findings import default_description
 from jaxinf.cli.leakage_choices import Influence
-from jaxinf.cli.leakage_search import Asked, Found
+from jaxinf.cli.leakage_shared import Asked, Found
 from jaxinf.cli.methods import Method, build_attributor
 from jaxinf.engine import Source, as_source
 from jaxinf.errors import InputError, check_examples

@@ -1,7 +1,7 @@
 """Searching for leaks by comparing one set of data with another: no model is needed."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from jaxinf.applications.leakage import (
     Leaks,
-    LeakStatistics,
     decide_leaks,
     leak_statistics,
-    score_queries,
 )
 from jaxinf.applications.leakage.find import check_calibration
 from jaxinf.cli.features import put_together
 from jaxinf.cli.leakage_choices import Compare
+from jaxinf.cli.leakage_shared import Asked, Found
 from jaxinf.cli.rows import Rows, Wanted, load_npy
 from jaxinf.cli.tables import TABLES, read_rows
 from jaxinf.cli.value_choices import Embedding
+from jaxinf.datasets.transforms import all_shifts
 from jaxinf.errors import InputError
 from jaxinf.influence import (
     Attributor,
@@ -33,73 +33,6 @@ from jaxinf.influence import (
 _CALIBRATING = 1000
 # such a file brings no labels
 _UNLABELLED = ".npy"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command was asked for, whatever the scores come from.
-
-    Attributes:
-        fdr: the rate.
-        settings: of `leak_statistics`.
-        store: folder for durable scores, or None.
-        query_chunk: queries at a time.
-        batch_size: training examples per step.
-        seed: which training rows calibrate.
-        progress: whether to show bars.
-    """
-
-    fdr: float
-    settings: dict[str, Any]
-    store: Path | None
-    query_chunk: int
-    batch_size: int
-    seed: int
-    progress: bool
-
-    def score(
-        self, attributor: Attributor, params: Any, queries: Any, train: Any, name: str
-    ) -> Any:
-        """Scores in chunks, durable under `store / name`."""
-        return score_queries(
-            attributor,
-            params,
-            queries,
-            train,
-            query_chunk=self.query_chunk,
-            store=None if self.store is None else self.store / name,
-            batch_size=self.batch_size,
-            progress=self.progress,
-        )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is written, shown and reported.
-
-    Attributes:
-        leaks: the decisions.
-        null: statistics of what calibrated, or None.
-        method: what made the scores.
-        calibration: what the p-values rest on, in a sentence.
-        num_train: N.
-        columns: more columns of the table of leaks, by name.
-        query_card: row -> (caption, picture or None).
-        source_card: the same of a training example.
-        signed: whether a negative score means that the labels disagree.
-        warnings: what the user should know.
-    """
-
-    leaks: Leaks
-    null: LeakStatistics | None
-    method: str
-    calibration: str
-    num_train: int
-    columns: Mapping[str, Any]
-    query_card: Callable[[int], tuple[str, np.ndarray | None]]
-    source_card: Callable[[int], tuple[str, np.ndarray | None]]
-    signed: bool
-    warnings: tuple[str, ...] = ()
 
 
 def search_by_comparing(
@@ -127,12 +60,17 @@ def search_by_comparing(
     check_calibration(len(train if clean is None else clean), asked.fdr)
     held = _comparable(train, [test] if clean is None else [test, clean], compare, embedding)
     attributor = _attributor(compare)
-    found = leak_statistics(asked.score(attributor, (), held[1], held[0], "test"), **asked.settings)
+    shape = _image_shape(train) if compare is Compare.SHIFTED else None
+
+    def scores(rows: np.ndarray, name: str) -> Iterator[np.ndarray]:
+        return _scores(attributor, rows, held[0], asked, name, shape)
+
+    found = leak_statistics(scores(held[1], "test"), **asked.settings)
     if clean is not None:
-        null_scores = asked.score(attributor, (), held[2], held[0], "clean")
+        null_scores = scores(held[2], "clean")
         calibration = f"{len(clean):,} examples of {clean.name}, known to be clean"
     else:
-        null_scores = _among_themselves(attributor, held[0], asked)
+        null_scores = _among_themselves(scores, held[0], asked.seed)
         calibration = (
             f"{min(_CALIBRATING, len(train)):,} training examples, each against the rest of the "
             "training set: this takes test and training examples to be alike, and copies within "
@@ -169,7 +107,7 @@ def _comparable(
 ) -> list[np.ndarray]:
     """The training set, then the others, as what is compared."""
     put = [put_together(train, other, embedding) for other in others]
-    if compare in (Compare.DISTANCE, Compare.COSINE):
+    if compare in (Compare.DISTANCE, Compare.SHIFTED, Compare.COSINE):
         return [put[0].train_features, *(sets.valid_features for sets in put)]
     if compare is Compare.BYTES:
         rows = lambda features: np.asarray(content_hashes(features), np.int64)
@@ -179,26 +117,53 @@ def _comparable(
 
 
 def _attributor(compare: Compare) -> Attributor:
-    if compare is Compare.DISTANCE:
+    if compare in (Compare.DISTANCE, Compare.SHIFTED):
         return representation_similarity(lambda _, x: x, metric="euclidean")
     if compare is Compare.COSINE:
         return representation_similarity(lambda _, x: x)
     return signature_match()
 
 
+def _scores(
+    attributor: Attributor,
+    queries: np.ndarray,
+    train: np.ndarray,
+    asked: Asked,
+    name: str,
+    shape: tuple[int, ...] | None,
+) -> Iterator[np.ndarray]:
+    """Scores in chunks; with the shape of an image, the best over its shifts."""
+    if shape is None:
+        yield from asked.score(attributor, (), queries, train, name)
+        return
+    moved = enumerate(all_shifts(queries.reshape(-1, *shape)))
+    streams = [
+        asked.score(attributor, (), images.reshape(len(images), -1), train, f"{name}-{number}")
+        for number, images in moved
+    ]
+    for chunks in zip(*streams, strict=True):
+        yield np.maximum.reduce(chunks)
+
+
+def _image_shape(train: Rows) -> tuple[int, ...]:
+    if train.inputs is None or train.inputs.ndim not in (3, 4):
+        raise InputError(f"{train.name} holds no images, which alone can be compared shifted")
+    return train.inputs.shape[1:]
+
+
 def _among_themselves(
-    attributor: Attributor, train: np.ndarray, asked: Asked
+    score: Callable[[np.ndarray, str], Iterator[np.ndarray]], train: np.ndarray, seed: int
 ) -> Iterator[np.ndarray]:
     """Scores of training rows against all others: a row is no candidate for itself."""
-    rng = np.random.default_rng(asked.seed)
+    rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(train))[:_CALIBRATING])
     start = 0
-    for chunk in asked.score(attributor, (), train[rows], train, "calibration"):
-        scores = np.array(chunk, np.float64)
-        own = rows[start : start + len(scores)]
-        scores[np.arange(len(own)), own] = -np.inf
-        start += len(scores)
-        yield scores
+    for chunk in score(train[rows], "calibration"):
+        found = np.array(chunk, np.float64)
+        own = rows[start : start + len(found)]
+        found[np.arange(len(own)), own] = -np.inf
+        start += len(found)
+        yield found
 
 
 def _columns(train: Rows, test: Rows, leaks: Leaks) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Each takes `(images, rng)` and returns images of the same shape and dtype: [N, H
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -31,6 +31,24 @@ def shift(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rows = np.clip(np.arange(height) - dy[:, None], 0, height - 1)
     columns = np.clip(np.arange(width) - dx[:, None], 0, width - 1)
     return _gather(images, rows, columns)
+
+
+def all_shifts(images: np.ndarray) -> Iterator[np.ndarray]:
+    """All images as they are, then moved by one pixel in each of the 8 directions, edges repeated.
+
+    Example:
+        >>> moved = list(all_shifts(np.arange(4, dtype=np.uint8).reshape(1, 2, 2)))
+        >>> len(moved), moved[0][0].tolist(), moved[1][0].tolist()
+        (9, [[0, 1], [2, 3]], [[0, 0], [0, 0]])
+    """
+    height, width = images.shape[1:3]
+    yield images
+    for dy in (1, 0, -1):
+        for dx in (1, 0, -1):
+            if (dy, dx) != (0, 0):
+                rows = np.clip(np.arange(height) - dy, 0, height - 1)
+                columns = np.clip(np.arange(width) - dx, 0, width - 1)
+                yield images[:, rows][:, :, columns]
 
 
 def crop(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

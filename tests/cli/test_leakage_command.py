@@ -80,7 +80,7 @@ def test_an_archive_is_compared_by_pixels_and_the_pairs_are_shown(run, archive, 
     np.testing.assert_array_equal(labels[60:], [False] * 10 + [True] * 10)
 
 
-@pytest.mark.parametrize("compare", ["hash", "bytes", "cosine"])
+@pytest.mark.parametrize("compare", ["hash", "bytes", "cosine", "shifted"])
 def test_other_comparisons(run, archive, planted, compare):
     *_, source = planted
     out, _ = run(
@@ -182,6 +182,7 @@ def test_bad_input(refused, archive, tmp_path):
     assert "5 clean calibration queries" in refused("leakage", few, few)
     rows = tmp_path / "rows.npy"
     np.save(rows, np.zeros((30, 4), np.float32))
+    assert "holds no images" in refused("leakage", rows, rows, "--compare", "shifted")
     assert "uint8" in refused("leakage", rows, rows, "--compare", "hash")
     model = tmp_path / "model.py"
     model.write_text(f"CLEAN = False\n{CONTRACT}")
