@@ -1,9 +1,12 @@
 """How much of the mean cost should `lava` take off? The study behind its default.
 
-    python -m benchmarks.lava_contrast [--sets digits,trec] [--seeds 2] [--quick]
+    python -m benchmarks.lava_contrast [--sets digits,trec] [--solvers annealed] [--seeds 2]
+        [--quick]
 
 The sets and corruptions of `benchmarks.lava_detection`, on seeds from 100 on, which no other table
-shows. Values are linear in the contrast, so two solves give the whole curve.
+shows. Values are linear in the contrast, so two solves give the whole curves: of a fixed share of
+the mean cost, and of a share that scales with the spread of the potentials over that of the mean
+costs.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from jaxinf.evaluation import detection_auc
 
 FIRST_SEED = 100
 CONTRASTS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+OF_SPREAD = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SOLVERS: dict[str, dict[str, Any]] = {
     "annealed": {"solver": "annealed"},
     "semi-relaxed": {"solver": "semi-relaxed"},
@@ -29,29 +33,32 @@ SOLVERS: dict[str, dict[str, Any]] = {
 }
 
 
-def curves(name: str, corruption: str, seeds: int) -> list[dict[str, Any]]:
+def curves(name: str, corruption: str, seeds: int, solvers: list[str]) -> list[dict[str, Any]]:
     """AUROC of every solver at every contrast, by seed."""
-    series: dict[tuple[str, float], list[float]] = {}
+    series: dict[tuple[str, str, float], list[float]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         sets = spoil(benchmarks()[name], corruption, seed)
-        for solver, options in SOLVERS.items():
-            ends = [
+        for solver in solvers:
+            none, whole = (
                 np.asarray(
-                    valuation.lava(
-                        sets.x, sets.y, sets.xv, sets.yv, contrast=end, num_checks=0, **options
-                    ).values
+                    valuation.lava(*sets[:4], contrast=end, num_checks=0, **SOLVERS[solver]).values
                 )
                 for end in (0.0, 1.0)
-            ]
-            for contrast in CONTRASTS:
-                values = (1 - contrast) * ends[0] + contrast * ends[1]
+            )
+            mean_costs = whole - none
+            ratio = np.std(none) / np.std(mean_costs)
+            shares = [("mean cost", c, c) for c in CONTRASTS]
+            shares += [("spread", c, c * ratio) for c in OF_SPREAD]
+            for unit, contrast, share in shares:
+                values = none + share * mean_costs
                 if sets.source is not None:
                     values = np.bincount(sets.source, values) / np.bincount(sets.source)
                 auroc = float(detection_auc(-values, sets.is_bad))
-                series.setdefault((solver, contrast), []).append(auroc)
+                series.setdefault((solver, unit, contrast), []).append(auroc)
     return [
-        {"set": name, "corruption": corruption, "solver": solver, "contrast": c, "auroc": found}
-        for (solver, c), found in series.items()
+        {"set": name, "corruption": corruption, "solver": solver}
+        | {"unit": unit, "contrast": contrast, "auroc": found}
+        for (solver, unit, contrast), found in series.items()
     ]
 
 
@@ -60,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = list(benchmarks())
     parser.add_argument("--sets", default=",".join(names if DATA.is_dir() else ["digits"]))
+    parser.add_argument("--solvers", default=",".join(SOLVERS))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="digits, one seed")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_contrast.json")
@@ -72,11 +80,22 @@ def main() -> None:
         for corruption in benchmarks()[name].corruptions:
             # a run that was cut off goes on where it stopped
             rows = read_results(arguments.output)
-            if any((row["set"], row["corruption"]) == (name, corruption) for row in rows):
+            done = {_name(row) for row in rows}
+            solvers = [
+                each
+                for each in arguments.solvers.split(",")
+                if (name, corruption, each, "spread", OF_SPREAD[-1]) not in done
+            ]
+            if not solvers:
                 continue
-            found = curves(name, corruption, seeds)
-            rows = read_results(arguments.output) + found
+            found = curves(name, corruption, seeds, solvers)
+            kept = {_name(row): row for row in read_results(arguments.output) + found}
+            rows = list(kept.values())
             write_result(arguments.output, settings | {"quick": arguments.quick}, rows)
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, str, str, float]:
+    return row["set"], row["corruption"], row["solver"], row["unit"], row["contrast"]
 
 
 if __name__ == "__main__":

@@ -241,21 +241,22 @@ def lava_scale_table(document: dict[str, Any]) -> str:
 def lava_contrast_table(document: dict[str, Any]) -> str:
     """Mean AUROC per contrast and corruption, and how often it is under random."""
     results, settings = document["results"], document["settings"]
-    cells: dict[tuple[str, float], dict[tuple[str, str], float]] = {}
+    cells: dict[tuple[str, str, float], dict[tuple[str, str], float]] = {}
     for row in results:
-        key = row["solver"], row["contrast"]
+        key = row["solver"], row["unit"], row["contrast"]
         cells.setdefault(key, {})[row["set"], row["corruption"]] = float(np.mean(row["auroc"]))
     corruptions = list(dict.fromkeys(row["corruption"] for row in results))
     sets = list(dict.fromkeys(row["set"] for row in results))
     lines = [
         f"AUROC, means over {', '.join(sets)} and {settings['seeds']} seeds from "
         f"{settings['first_seed']} on. The last columns: the mean and the least of all sets and "
-        "corruptions, and how many are under 0.5.",
+        "corruptions, and how many are under 0.5. Contrasts of the *mean cost* take a fixed share "
+        "of it; those *of the spread* that share times the ratio of the two spreads.",
         "",
-        "| solver | contrast | " + " | ".join(corruptions) + " | mean | least | under 0.5 |",
-        "|---" * (len(corruptions) + 5) + "|",
+        "| solver | contrast | of | " + " | ".join(corruptions) + " | mean | least | under 0.5 |",
+        "|---" * (len(corruptions) + 6) + "|",
     ]
-    for (solver, contrast), found in cells.items():
+    for (solver, unit, contrast), found in sorted(cells.items(), key=lambda cell: cell[0][:2]):
         means = [
             np.mean([auroc for (_, which), auroc in found.items() if which == corruption])
             for corruption in corruptions
@@ -263,5 +264,5 @@ def lava_contrast_table(document: dict[str, Any]) -> str:
         every = np.array(list(found.values()))
         figures = " | ".join(f"{value:.3f}" for value in (*means, every.mean(), every.min()))
         under = f"{(every < 0.5).sum()} of {len(every)}"
-        lines.append(f"| {solver} | {contrast:g} | {figures} | {under} |")
+        lines.append(f"| {solver} | {contrast:g} | {unit} | {figures} | {under} |")
     return "\n".join(lines)

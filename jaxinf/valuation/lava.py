@@ -55,7 +55,7 @@ class LavaResult(NamedTuple):
         marginal_error: float, Σ_j |column sum of the plan − its target|.
         certificate: how far the numbers can be trusted.
         solver: which one gave them.
-        contrast: the share of the mean cost that was taken off.
+        contrast: float, the share of the mean cost that was taken off.
     """
 
     values: jax.Array
@@ -72,7 +72,7 @@ class LavaResult(NamedTuple):
     marginal_error: float | jax.Array
     certificate: Certificate
     solver: str
-    contrast: float
+    contrast: float | jax.Array
 
 
 @in_float32
@@ -133,8 +133,9 @@ def lava(
             differentiated: values are those of OT_ε − κ OT_∞, where OT_∞ = Σ a_i b_j c_ij is the
             cost without any plan. An example near the middle of all the data is cheap to carry
             anywhere; taking off a part of that finds poisons and blends that the transport alone
-            takes for typical (docs/valuation.md). By default 0.25 for `"annealed"`, and 0 for
-            the others, whose potentials are meant as they are.
+            takes for typical (docs/valuation.md). By default, `"annealed"` takes off half as much
+            as would spread over the examples as far as the potentials do, and the others nothing:
+            their potentials are meant as they are.
         feature_weight: λx.
         label_weight: λy; at 0 no label distance is computed.
         label_cost: `"consistent"` gives the label distance the same half as the feature cost
@@ -211,7 +212,7 @@ def lava(
     )
     solved = solve(train.weights, jnp.zeros_like(valid.weights))
     found = solved.transport
-    contrast = default_contrast(solver) if contrast is None else contrast
+    contrast = 0.0 if contrast is None and solver != "annealed" else contrast
     calibrated = lambda f: calibrated_gradients(f, None if train_weights is None else train.weights)
     gradients = calibrated(found.f)
     certificate = certify(
@@ -223,8 +224,11 @@ def lava(
         num_checks=num_checks,
         both_ways=solver not in SOFT,
     )
-    if contrast:
-        gradients = calibrated(found.f - contrast * _row_means(posed.geometry, valid.weights))
+    if contrast is None or contrast > 0:
+        means = _row_means(posed.geometry, valid.weights)
+        if contrast is None:
+            contrast = default_contrast(found.f, means, train.weights)
+        gradients = calibrated(found.f - contrast * means)
     return _finish(solved, gradients, certificate, posed, between, solver, contrast)
 
 
@@ -238,7 +242,7 @@ def _finish(
     posed: Posed,
     between: jax.Array,
     solver: Solver,
-    contrast: float,
+    contrast: float | jax.Array,
 ) -> LavaResult:
     found = solved.transport
     return LavaResult(
@@ -256,7 +260,7 @@ def _finish(
         marginal_error=_plain(found.marginal_error),
         certificate=Certificate(*map(_plain, certificate[:-1]), checked=certificate.checked),
         solver=solver,
-        contrast=contrast,
+        contrast=_plain(contrast),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxinf.errors import InputError
 from jaxinf.valuation.pose import Side
@@ -18,12 +19,33 @@ SOLVERS: tuple[Solver, ...] = get_args(Solver)
 SOFT: tuple[Solver, ...] = ("annealed", "reference")
 
 # chosen on seeds that no table shows: `benchmarks.lava_contrast`
-_CONTRAST = 0.25
+_SHARE_OF_SPREAD = 0.5
 
 
-def default_contrast(solver: Solver) -> float:
-    """Which share of the mean cost is taken off: none where potentials are meant as they are."""
-    return _CONTRAST if solver == "annealed" else 0.0
+def default_contrast(
+    f: Float[jax.Array, " N"], means: Float[jax.Array, " N"], weights: Float[jax.Array, " N"]
+) -> Float[jax.Array, ""]:
+    """Half as much of the mean costs as would spread over the examples as far as f does.
+
+    How mean costs compare with potentials depends on the data: where features have few columns,
+    the nearest validation example lies near and potentials differ little, however far out an
+    example is. A fixed share would then leave little but the mean costs.
+
+    Args:
+        f: float[N] potentials.
+        means: float[N], the mean cost of each training example.
+        weights: float[N] masses, a sum of one.
+
+    Example:
+        >>> f, means = jnp.array([0.0, 2.0]), jnp.array([5.0, 1.0])
+        >>> float(default_contrast(f, means, jnp.array([0.5, 0.5])))
+        0.25
+    """
+    spread = lambda v: jnp.sqrt(jnp.sum(weights * (v - jnp.sum(weights * v)) ** 2))
+    of_means = spread(means)
+    # costs that are all alike have nothing to take off
+    ratio = spread(f) / jnp.where(of_means > 0, of_means, 1)
+    return jnp.where(of_means > 0, _SHARE_OF_SPREAD * ratio, 0)
 
 
 def starting_diameter(solver: Solver, train: Side, valid: Side) -> jax.Array | None:

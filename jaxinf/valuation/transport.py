@@ -108,8 +108,9 @@ def solve_transport(
         if streamed:
             return streamed
         # columns of no mass keep g = 0, where the kernel may overflow: nothing goes there
-        exponents = jnp.where((b > 0)[None, :], (f[:, None] + g[None, :] - cost) / epsilon, -jnp.inf)
-        return absorbed_sweep(jnp.exp(exponents), f, g, problem)
+        exponents = (f[:, None] + g[None, :] - cost) / epsilon
+        kernel = jnp.exp(jnp.where((b > 0)[None, :], exponents, -jnp.inf))
+        return absorbed_sweep(kernel, f, g, problem)
 
     def start(g: jax.Array) -> jax.Array:
         if streamed:

@@ -90,12 +90,12 @@ def test_sizes_that_lack_a_contender_claim_no_ratio():
 
 def test_contrast_table_counts_what_is_under_random():
     rows = [
-        {"set": name, "corruption": "wrong labels", "solver": "annealed", "contrast": 0.25}
-        | {"auroc": [auroc, auroc]}
+        {"set": name, "corruption": "wrong labels", "solver": "annealed", "unit": "mean cost"}
+        | {"contrast": 0.25, "auroc": [auroc, auroc]}
         for name, auroc in (("digits", 0.9), ("trec", 0.4))
     ]
     table = lava_contrast_table({"settings": {"seeds": 2, "first_seed": 100}, "results": rows})
-    assert "| annealed | 0.25 | 0.650 | 0.650 | 0.400 | 1 of 2 |" in table
+    assert "| annealed | 0.25 | mean cost | 0.650 | 0.650 | 0.400 | 1 of 2 |" in table
 
 
 def test_memory_and_estimates_as_tables():
