@@ -171,7 +171,7 @@ def main() -> None:
     losses = {}
     for p_mean in P_MEANS if arguments.development else (CHOSEN_P_MEAN,):
         loss = loss_at(setup, model, p_mean)
-        losses[p_mean] = (loss, *by_loss(setup, loss, arguments.development))
+        losses[p_mean] = (loss, *by_loss(setup, model, loss, arguments.development))
     settings = asdict(setup) | {
         "strengths": list(arguments.strengths),
         "development": arguments.development,

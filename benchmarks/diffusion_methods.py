@@ -25,6 +25,7 @@ from jaxinf.influence import (
     Attributor,
     forward_inf,
     forward_inf_jvp,
+    from_direction,
     grad_cos,
     grad_dot,
     influence_function,
@@ -32,6 +33,7 @@ from jaxinf.influence import (
     normalise_by_loss,
     representation_similarity,
     trak,
+    update_direction,
 )
 from jaxinf.models.diffusion import EDM
 from jaxinf.typing import PerExampleLoss
@@ -81,7 +83,7 @@ def contenders(setup: Setup, model: EDM, classifier: Any) -> list[Contender]:
 
 
 def by_loss(
-    setup: Setup, loss: PerExampleLoss, development: bool
+    setup: Setup, model: EDM, loss: PerExampleLoss, development: bool
 ) -> tuple[list[Contender], dict[str, Attributor]]:
     """Methods that differentiate a denoising loss, and 1 / loss and 1 / gradient norm."""
     gradients = [
@@ -99,6 +101,7 @@ def by_loss(
         ours = [
             ("finite step", forward_inf(loss, optimizer=optax.sgd(1e-2))),
             ("JVP", forward_inf_jvp(loss, scorer="jvp", query_chunk=8)),
+            ("JVP, other draws for the query", _with_other_draws(setup, model, loss)),
             *ours,
         ]
     ours.append(("preconditioned JVP", _preconditioned(loss)))
@@ -138,6 +141,13 @@ def _trak(setup: Setup, loss: PerExampleLoss) -> Attributor:
         damping_unit="mean_eigenvalue",
         measure="loss",
     )
+
+
+def _with_other_draws(setup: Setup, model: EDM, loss: PerExampleLoss) -> Attributor:
+    """The query's step over draws of its own: is what both sides share signal or noise?"""
+    others = draw_noise(jax.random.key(8), setup.draws, model.image_shape)
+    step = update_direction(denoising_loss(model, others), optax.sgd(1e-2))
+    return from_direction(step, loss, scorer="jvp", query_chunk=8)
 
 
 def _preconditioned(loss: PerExampleLoss) -> Attributor:

@@ -44,7 +44,7 @@ class Setup:
 QUICK = Setup(
     data="digits",
     size=8,
-    widths=(8, 8),
+    widths=(8,),
     held_out=400,
     base_steps=20,
     base_batch=64,
