@@ -10,6 +10,7 @@ from jaxinf.cli.demo import demo
 from jaxinf.cli.diffusion import diffusion
 from jaxinf.cli.doctor import doctor
 from jaxinf.cli.influence import influence
+from jaxinf.cli.language import language
 from jaxinf.cli.leakage import leakage
 from jaxinf.cli.membership import membership
 from jaxinf.cli.value import value
@@ -84,6 +85,10 @@ app.command(
     "[bold]jaxinf leakage data.npz data.npz --compare hash --store scores[/bold] (the same line "
     "again resumes a killed run); [bold]jaxinf leakage my_model.py --absolute[/bold].",
 )(leakage)
+app.command(
+    epilog="Example: [bold]jaxinf language my-gpt2/ corpus.jsonl questions.jsonl[/bold], then "
+    "open jaxinf-report/report.html; with --store scores the same line again resumes a killed run.",
+)(language)
 app.command(
     epilog="Example: [bold]jaxinf membership --model ViT-B-32.pt --targets suspects/ "
     "--nonmembers fresh/ --output verdict[/bold], then open verdict/report.html (the same line "

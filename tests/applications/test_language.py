@@ -126,12 +126,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "finite",
-        "jvp",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n not in ("finite", "jvp")),
-    ],
+    "name", ["finite", *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n != "finite")]
 )
 def test_parts_sum_to_the_score(model, train, name):
     from jaxinf.engine import Stream, as_source

@@ -1,5 +1,7 @@
 """The recipe on a model that was taught two facts, and its refusals."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import optax
@@ -30,11 +32,18 @@ PROMPTS, ANSWERS = ["Rome lies in", "Bonn lies in"], ["Italy", "Germany"]
 
 
 @pytest.fixture(scope="module")
-def taught():
+def untaught():
     tokenizer = train_bpe(SENTENCES, 300)
     module = CausalLM(LanguageConfig(tokenizer.vocab_size, 16, 16, 1, 2))
+    params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
+    return module, params, tokenizer
+
+
+@pytest.fixture(scope="module")
+def taught(untaught):
+    """While it learns: of what is learned by heart no sentence has anything left to teach."""
+    module, params, tokenizer = untaught
     train = encode_texts(SENTENCES, tokenizer, context=16)
-    params = jax.jit(module.init)(jax.random.key(0), train["tokens"])["params"]
     loss = causal_lm_loss(module)
     fitted = fit(
         lambda params, state, batch, *, train: (loss(params, batch), state),
@@ -50,20 +59,15 @@ def taught():
     return module, fitted.params, tokenizer
 
 
-def trace(taught, **options):
-    return trace_facts(*taught, SENTENCES, PROMPTS, ANSWERS, progress=False, **options)
+def trace(model, **options):
+    return trace_facts(*model, SENTENCES, PROMPTS, ANSWERS, progress=False, **options)
 
 
 FOLLOWED = [name for name in METHODS if name not in ("trak", "hidden-states")]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "forward-inf-jvp" else pytest.param(name, marks=pytest.mark.slow)
-        for name in FOLLOWED
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOLLOWED)
 def test_methods_that_follow_the_loss_find_the_sentences_of_the_fact(taught, name):
     found = trace(taught, methods=[name])
     assert list(found.scores) == ["bm25", name, "combined"]
@@ -82,8 +86,8 @@ def test_trak_is_followed_by_the_margin(taught):
     assert np.ptp(found.scores["trak"], axis=1).min() > 0
 
 
-def test_hidden_states_are_averaged_over_the_text_alone(taught):
-    module, params, tokenizer = taught
+def test_hidden_states_are_averaged_over_the_text_alone(untaught):
+    module, params, tokenizer = untaught
     train = encode_texts(SENTENCES[:2], tokenizer, context=16, length=16)
     state = jax.jit(mean_hidden_state(module))(params, train)
     for row, mask in enumerate(train["mask"]):
@@ -93,23 +97,19 @@ def test_hidden_states_are_averaged_over_the_text_alone(taught):
         np.testing.assert_allclose(state[row], hidden[0, 1:].mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_parts_of_queries_and_a_store_give_the_same(taught, tmp_path):
-    whole = trace(taught, methods=["hidden-states"])
-    again = [
-        trace(taught, methods=["hidden-states"], query_chunk=1, store=tmp_path / "store")
-        for _ in range(2)
-    ]
-    for name, scores in whole.scores.items():
-        np.testing.assert_allclose(again[0].scores[name], scores, rtol=1e-4, atol=1e-6)
-        np.testing.assert_array_equal(again[0].scores[name], again[1].scores[name])
-    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == [
-        "bm25-0", "bm25-1", "hidden-states-0", "hidden-states-1",
-    ]  # fmt: skip
+def test_parts_of_queries_and_a_store_give_the_same(untaught, tmp_path):
+    whole = trace(untaught, methods=())
+    options = {"methods": (), "query_chunk": 1, "store": tmp_path / "store"}
+    again = [trace(untaught, **options) for _ in range(2)]
+    np.testing.assert_allclose(again[0].scores["bm25"], whole.scores["bm25"], rtol=1e-6)
+    np.testing.assert_array_equal(again[0].scores["bm25"], again[1].scores["bm25"])
+    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["bm25-0", "bm25-1"]
 
 
-def test_tokens_of_proponents_sum_to_their_scores(taught):
-    module, params, _ = taught
-    found = trace(taught, methods=())
+@pytest.mark.slow
+def test_tokens_of_proponents_sum_to_their_scores(untaught):
+    module, params, _ = untaught
+    found = trace(untaught, methods=())
     rows = found.top(3)
     shares = proponent_tokens(module, params, "forward-inf-jvp", found.queries, found.train, rows)
     method = build_method("forward-inf-jvp", module).followed
@@ -118,10 +118,10 @@ def test_tokens_of_proponents_sum_to_their_scores(taught):
     np.testing.assert_allclose(shares.sum(axis=2), expected, atol=1e-4 * np.abs(whole).max())
 
 
-def test_the_first_method_is_combined_with_bm25(taught):
-    found = trace(taught, methods=["hidden-states"], weight=0.0)
+def test_the_first_method_is_combined_with_bm25(untaught):
+    found = trace(untaught, methods=["hidden-states"], weight=0.0)
     assert np.corrcoef(found.scores["combined"].ravel(), found.scores["bm25"].ravel())[0, 1] > 0.9
-    ranked = trace(taught, methods=["hidden-states"], combination="ranks")
+    ranked = trace(untaught, methods=["hidden-states"], combination="ranks")
     assert 0 < ranked.scores["combined"].max() < 1.5 / 60
 
 
@@ -137,8 +137,8 @@ def test_the_first_method_is_combined_with_bm25(taught):
         ({"tokenizer": "large"}, "ids up to 399 but the model only 293 tokens"),
     ],
 )
-def test_bad_input_is_told_before_any_work(taught, change, message):
-    module, params, tokenizer = taught
+def test_bad_input_is_told_before_any_work(untaught, change, message):
+    module, params, tokenizer = untaught
     given = {
         "module": module, "params": params, "tokenizer": tokenizer, "sentences": SENTENCES,
         "prompts": PROMPTS, "answers": ANSWERS, "methods": (), "progress": False,
@@ -149,9 +149,9 @@ def test_bad_input_is_told_before_any_work(taught, change, message):
         trace_facts(**given)
 
 
-def test_methods_that_do_not_split_are_refused(taught):
-    module, params, _ = taught
-    found = trace(taught, methods=())
+def test_methods_that_do_not_split_are_refused(untaught):
+    module, params, _ = untaught
+    found = trace(untaught, methods=())
     with pytest.raises(InputError, match="hidden-states do not split"):
         proponent_tokens(module, params, "hidden-states", found.queries, found.train, [[0], [0]])
     with pytest.raises(InputError, match="for each of 2 queries"):
