@@ -251,7 +251,8 @@ def lava_contrast_table(document: dict[str, Any]) -> str:
         f"AUROC, means over {', '.join(sets)} and {settings['seeds']} seeds from "
         f"{settings['first_seed']} on. The last columns: the mean and the least of all sets and "
         "corruptions, and how many are under 0.5. Contrasts of the *mean cost* take a fixed share "
-        "of it; those *of the spread* that share times the ratio of the two spreads.",
+        "of it; those *of the spread* a quarter, but at most that share of the ratio of the "
+        "spreads of potentials and mean costs.",
         "",
         "| solver | contrast | of | " + " | ".join(corruptions) + " | mean | least | under 0.5 |",
         "|---" * (len(corruptions) + 6) + "|",

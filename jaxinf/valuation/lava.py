@@ -133,9 +133,9 @@ def lava(
             differentiated: values are those of OT_ε − κ OT_∞, where OT_∞ = Σ a_i b_j c_ij is the
             cost without any plan. An example near the middle of all the data is cheap to carry
             anywhere; taking off a part of that finds poisons and blends that the transport alone
-            takes for typical (docs/valuation.md). By default, `"annealed"` takes off half as much
-            as would spread over the examples as far as the potentials do, and the others nothing:
-            their potentials are meant as they are.
+            takes for typical (docs/valuation.md). By default, `"annealed"` takes off 0.25, or
+            less where that would outweigh the potentials, and the others nothing: their
+            potentials are meant as they are.
         feature_weight: λx.
         label_weight: λy; at 0 no label distance is computed.
         label_cost: `"consistent"` gives the label distance the same half as the feature cost
@@ -212,7 +212,6 @@ def lava(
     )
     solved = solve(train.weights, jnp.zeros_like(valid.weights))
     found = solved.transport
-    contrast = 0.0 if contrast is None and solver != "annealed" else contrast
     calibrated = lambda f: calibrated_gradients(f, None if train_weights is None else train.weights)
     gradients = calibrated(found.f)
     certificate = certify(
@@ -224,12 +223,13 @@ def lava(
         num_checks=num_checks,
         both_ways=solver not in SOFT,
     )
-    if contrast is None or contrast > 0:
+    share: float | jax.Array = 0.0 if contrast is None else contrast
+    if contrast or (contrast is None and solver == "annealed"):
         means = _row_means(posed.geometry, valid.weights)
         if contrast is None:
-            contrast = default_contrast(found.f, means, train.weights)
-        gradients = calibrated(found.f - contrast * means)
-    return _finish(solved, gradients, certificate, posed, between, solver, contrast)
+            share = default_contrast(found.f, means, train.weights)
+        gradients = calibrated(found.f - share * means)
+    return _finish(solved, gradients, certificate, posed, between, solver, share)
 
 
 _row_means = jax.jit(lambda geometry, b: geometry.row_means(b))

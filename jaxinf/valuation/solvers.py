@@ -19,17 +19,16 @@ SOLVERS: tuple[Solver, ...] = get_args(Solver)
 SOFT: tuple[Solver, ...] = ("annealed", "reference")
 
 # chosen on seeds that no table shows: `benchmarks.lava_contrast`
-_SHARE_OF_SPREAD = 0.5
+_CONTRAST, _SHARE_OF_SPREAD = 0.25, 0.5
 
 
 def default_contrast(
     f: Float[jax.Array, " N"], means: Float[jax.Array, " N"], weights: Float[jax.Array, " N"]
 ) -> Float[jax.Array, ""]:
-    """Half as much of the mean costs as would spread over the examples as far as f does.
+    """A quarter of the mean costs, but at most half as much as spreads as far as f does.
 
-    How mean costs compare with potentials depends on the data: where features have few columns,
-    the nearest validation example lies near and potentials differ little, however far out an
-    example is. A fixed share would then leave little but the mean costs.
+    Where features have few columns, the nearest validation example lies near and potentials differ
+    little, however far out an example is: the full quarter would leave little but the mean costs.
 
     Args:
         f: float[N] potentials.
@@ -37,15 +36,15 @@ def default_contrast(
         weights: float[N] masses, a sum of one.
 
     Example:
-        >>> f, means = jnp.array([0.0, 2.0]), jnp.array([5.0, 1.0])
-        >>> float(default_contrast(f, means, jnp.array([0.5, 0.5])))
-        0.25
+        >>> f, weights = jnp.array([0.0, 2.0]), jnp.array([0.5, 0.5])
+        >>> [float(default_contrast(f, jnp.array([0.0, c]), weights)) for c in (1.0, 10.0)]
+        [0.25, 0.10000000149011612]
     """
     spread = lambda v: jnp.sqrt(jnp.sum(weights * (v - jnp.sum(weights * v)) ** 2))
     of_means = spread(means)
     # costs that are all alike have nothing to take off
     ratio = spread(f) / jnp.where(of_means > 0, of_means, 1)
-    return jnp.where(of_means > 0, _SHARE_OF_SPREAD * ratio, 0)
+    return jnp.minimum(_SHARE_OF_SPREAD * ratio, _CONTRAST)
 
 
 def starting_diameter(solver: Solver, train: Side, valid: Side) -> jax.Array | None:

@@ -91,9 +91,9 @@ def test_contrast_is_of_the_annealed_solver_alone(solver):
     x, y, xv, yv, _ = two_sets()
     found = lava(x, y, xv, yv, solver=solver, num_checks=0)
     if solver == "annealed":
-        # half the ratio of the spreads: mean costs are linear in the contrast
+        # at most half the ratio of the spreads: values are linear in the contrast
         plain, full = (lava(x, y, xv, yv, contrast=c, num_checks=0).values for c in (0.0, 1.0))
-        expected = 0.5 * np.std(plain) / np.std(np.subtract(plain, full))
+        expected = min(0.25, 0.5 * np.std(plain) / np.std(np.subtract(plain, full)))
         np.testing.assert_allclose(found.contrast, expected, rtol=1e-4)
         mixed = (1 - expected) * plain + expected * full
         np.testing.assert_allclose(found.values, mixed, atol=1e-4 * np.ptp(mixed))
