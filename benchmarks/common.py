@@ -71,6 +71,11 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["results"] if path.exists() else []
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a result file; none where there is no file yet."""
+    return json.loads(path.read_text())["settings"] if path.exists() else {}
+
+
 def spread(values: Iterable[float]) -> dict[str, Any]:
     """Median, least and largest of repeated measurements, with all of them."""
     raw = list(values)

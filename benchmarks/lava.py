@@ -16,7 +16,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, Worker, cores, read_results, spread, write_result
+from benchmarks.common import (
+    RESULTS,
+    Worker,
+    cores,
+    read_results,
+    read_settings,
+    spread,
+    write_result,
+)
 from benchmarks.lava_contenders import make_inputs
 
 SOLVERS = ("jaxinf", "jaxinf_one_device", "ott", "geomloss", "pot_log", "pot_kernel")
@@ -70,6 +78,7 @@ def measure(
                 "marginal_error": firsts[name].get("marginal_error"),
                 "steps": steps[name] if name in COUNTED else None,
                 "peak_bytes": answers[-1]["peak_bytes"],
+                "cores": cores(),
             }
         )
     return rows
@@ -111,13 +120,15 @@ def main() -> None:
     sizes = [200] if arguments.quick else [int(s) for s in arguments.sizes.split(",")]
     repeats = 1 if arguments.quick else arguments.repeats
     contenders = tuple(arguments.contenders.split(",")) if arguments.contenders else ALL
+    before = read_settings(arguments.output)
     settings = {
         "width": WIDTH,
         "classes": CLASSES,
         "threshold": THRESHOLD,
         "epsilon": "0.05 of the mean cost",
         "repeats": repeats,
-        "cores": cores(),
+        # rows that had other cores say so themselves
+        "cores": before.get("cores", cores()),
     }
     for size in sorted(sizes):
         kept = {(row["size"], row["contender"]): row for row in read_results(arguments.output)}

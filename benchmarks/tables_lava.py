@@ -24,18 +24,24 @@ def lava_table(document: dict[str, Any]) -> str:
         ]
         for row in (row for row in results if row["kind"] == kind):
             peer = _find(results, row["size"], first)
-            ratio = f"{_ratio(peer, row):.2f}× as long" if peer else ""
+            alike = peer and _cores(peer, settings) == _cores(row, settings)
+            ratio = f"{_ratio(peer, row):.2f}× as long" if alike else ""
+            few = "" if _cores(row, settings) == settings["cores"] else f", {row['cores']} core"
             error = row["marginal_error"]
             seconds = row["seconds"]
             lines.append(
-                f"| {row['size']:,} | {row['contender']} | {seconds['median']:.3g} "
+                f"| {row['size']:,} | {row['contender']}{few} | {seconds['median']:.3g} "
                 f"({seconds['min']:.3g}–{seconds['max']:.3g}) "
                 f"| {ratio} | {row['first_call_extra_s']:.1f} "
                 f"| {'' if error is None else f'{error:.1e}'} | {row['peak_bytes'] / 2**20:.0f} |"
             )
         sizes = dict.fromkeys(row["size"] for row in results)
         pairs = {n: (_find(results, n, first), _find(results, n, ours)) for n in sizes}
-        said = [f"{_ratio(*pair):.1f}× at n = {n:,}" for n, pair in pairs.items() if all(pair)]
+        said = [
+            f"{_ratio(*pair):.1f}× at n = {n:,}"
+            for n, pair in pairs.items()
+            if all(pair) and _cores(pair[0], settings) == _cores(pair[1], settings)
+        ]
         lines += ["", f"{ours} against {first}: " + ", ".join(said) + "."] if said else []
     return "\n".join(lines)
 
@@ -43,6 +49,10 @@ def lava_table(document: dict[str, Any]) -> str:
 def _find(results: list[dict[str, Any]], size: int, contender: str) -> dict[str, Any]:
     """Its row, empty where it was not run at that size."""
     return next((r for r in results if (r["size"], r["contender"]) == (size, contender)), {})
+
+
+def _cores(row: dict[str, Any], settings: dict[str, Any]) -> int:
+    return row.get("cores", settings["cores"])
 
 
 def _ratio(peer: dict[str, Any], row: dict[str, Any]) -> float:
