@@ -102,7 +102,6 @@ def check_sets(
         (valid_labels, valid, "valid"),
     ):
         check_class_labels(labels, features.shape[0], side)
-    check_spread(train, valid)
     if isinstance(train_labels, Tracer) or isinstance(valid_labels, Tracer):
         return LabelledSets(train, train_labels, valid, valid_labels, None)
     train_labels, valid_labels = np.asarray(train_labels), np.asarray(valid_labels)
@@ -136,7 +135,7 @@ def check_features(features: Any, name: str) -> Float[jax.Array, "N d"]:
 def check_both_features(
     train_features: Any, valid_features: Any
 ) -> tuple[Float[jax.Array, "N d"], Float[jax.Array, "M d"]]:
-    """Check the features of both sides, and that they are of one width.
+    """Check the features of both sides, that they are of one width, and not all one point.
 
     Raises:
         InputError: naming what is wrong, and where.
@@ -147,6 +146,12 @@ def check_both_features(
         raise InputError(
             f"train_features have {train.shape[1]} columns and valid_features {valid.shape[1]}: "
             "both sets must be embedded the same way"
+        )
+    known = not (isinstance(train, Tracer) or isinstance(valid, Tracer))
+    if known and not bool(jnp.any(train != train[:1]) | jnp.any(valid != train[:1])):
+        raise InputError(
+            "the features are constant: all examples of both sets are one point, so no distance "
+            "tells them apart"
         )
     return train, valid
 
@@ -173,21 +178,6 @@ def check_class_labels(labels: Any, count: int, side: str) -> None:
             "regression target into classes with jaxinf.valuation.bin_targets"
         )
     check_dtypes(labels, f"{side}_labels")
-
-
-def check_spread(train: jax.Array, valid: jax.Array) -> None:
-    """Refuse features that do not differ at all. Not read when traced.
-
-    Raises:
-        InputError: every example of both sets is the same point.
-    """
-    if isinstance(train, Tracer) or isinstance(valid, Tracer):
-        return
-    if not bool(jnp.any(train != train[:1]) | jnp.any(valid != train[:1])):
-        raise InputError(
-            "the features are constant: all examples of both sets are one point, so no distance "
-            "tells them apart"
-        )
 
 
 def check_weights(weights: Any, count: int, name: str) -> Float[jax.Array, " N"]:

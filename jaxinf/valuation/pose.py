@@ -15,12 +15,7 @@ from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.classes import ClassBlocks, class_blocks, soft_shares
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.inputs import (
-    check_both_features,
-    check_class_labels,
-    check_spread,
-    check_weights,
-)
+from jaxinf.valuation.inputs import check_both_features, check_class_labels, check_weights
 from jaxinf.valuation.label_distances import label_distances
 
 LabelCost = Literal["consistent", "reference"]
@@ -84,7 +79,6 @@ def read_sides(
     x, y = check_both_features(train_features, valid_features)
     x_labels, x_classes = _read_labels(train_labels, x.shape[0], "train")
     y_labels, y_classes = _read_labels(valid_labels, y.shape[0], "valid")
-    check_spread(x, y)
     a = check_weights(train_weights, x.shape[0], "train_weights")
     b = check_weights(valid_weights, y.shape[0], "valid_weights")
     dtype = jnp.result_type(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
