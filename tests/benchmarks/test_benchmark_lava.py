@@ -53,7 +53,9 @@ def test_tables_say_who_wins():
     assert "**0.950 ± 0.000**" in table
     document["results"] = [row("lava", 0.4), row("knn-shapley", 0.3), row("lava, released", 0.5)]
     assert "lava, released by 0.100" in lava_detection_table(document)
-    assert "digits 0.400 (released 0.500)" in lava_detection_table(document)
+    assert "digits 0.400 (released 0.500); at or above it on 0 of 1 sets" in lava_detection_table(
+        document
+    )
     assert "Below random: digits (wrong labels) 0.400" in lava_detection_table(document)
 
 
