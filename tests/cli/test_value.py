@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jaxinf.cli.features import Sets
+from jaxinf.cli.rows import Rows
 from jaxinf.cli.valuators import Valued
-from jaxinf.cli.valued import certificate_section
+from jaxinf.cli.valued import certificate_section, values_section
 from jaxinf.datasets import load_digits, symmetric_label_noise
 from jaxinf.evaluation import detection_auc
 from jaxinf.valuation import lava
@@ -196,6 +199,15 @@ def test_a_solve_that_stopped_early_is_said(tmp_path):
     assert "stopped before it reached the accuracy" in section.text[0]
     assert section.tables[0].rows[0][:2] == ("marginal error", 0.5)
     assert certificate_section(Valued("knn-shapley", np.arange(3.0))) is None
+    labels, x = np.arange(3), np.zeros((3, 2), np.float32)
+    sets = Sets(x, labels, x, labels, {0: "a", 1: "b", 2: "c"}, "")
+    said = []
+    for soft in (False, True):
+        chapter = values_section(
+            replace(early, soft=soft), Rows("t", labels, inputs=x), sets, labels > 0
+        )
+        said.append(any("stopped before" in line for line in chapter.text))
+    assert said == [True, False]
 
 
 def test_a_class_without_trusted_examples_is_said(run, digits):
