@@ -1,0 +1,208 @@
+"""Which training sentences taught a language model its facts? Every method beside BM25, over seeds.
+
+    python -m benchmarks.facts [--seeds 5] [--quick] [--output FILE]
+
+A small GPT-2-shaped model with a byte-pair tokenizer of its own is trained on sentences that state
+facts of ParaRel, each in some of its relation's patterns. It is asked for them in a pattern that
+the fact was not taught in; the sentences that state the fact are the proponents. Questions are
+ones that it answers right, about subjects with several facts in training (a subject's name alone
+does not give the answer away) before others. Each seed draws facts, patterns, the model's start and
+the order of training anew.
+
+Settings were chosen on other facts (`benchmarks.facts_explore`), none here.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks import facts_methods as methods
+from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.facts_data import draw_facts, load_facts
+from benchmarks.facts_model import QUICK, Size, Subject, train_subject
+from jaxinf.applications.language import (
+    centre_over_queries,
+    rank_of_first,
+    sum_of_z_scores,
+)
+from jaxinf.evaluation import mean_interval, recall_at_k
+
+
+class Row(NamedTuple):
+    """A method as the table has it.
+
+    Attributes:
+        kind: `"lexical"`, `"representation"`, `"gradient"`, `"forward"` or `"combined"`.
+        make: the raw method of a subject; None for a combination.
+        divide: what its scores are divided by: `""`, `"loss"`, `"norm"` (which takes gradients)
+            or `"estimate"` (forward passes).
+        objects: whether the object's tokens alone count on the training side.
+        centred: whether scores are centred over the queries.
+    """
+
+    kind: str
+    make: Callable[[Subject, Any, int], methods.Raw]
+    divide: str = ""
+    objects: bool = False
+    centred: bool = False
+
+
+BM25 = "BM25, question and answer"
+FORWARD = "preconditioned, object's loss"  # the forward-only method that the development part chose
+WEIGHT = 0.5  # of a method beside BM25, in z-scores
+
+
+def rows(quick: bool) -> dict[str, Row]:
+    """The table, in order."""
+    dim = 64 if quick else 2048
+    lexical = lambda name: lambda s, train, seed: methods.lexical(s)[name]
+    hidden = lambda name: lambda s, train, seed: methods.representations(s)[name]
+    dot = lambda s, train, seed: methods.dot(s, train)
+    slope = lambda s, train, seed: methods.dot(s, train, "jvp")
+    ekfac = lambda s, train, seed: methods.curved(s, train, 0.1, scorer="jvp")
+    step = lambda optimizer, steps: lambda s, train, seed: methods.step(s, train, optimizer, steps)
+    return {
+        BM25: Row("lexical", lexical(BM25)),
+        "BM25, question alone": Row("lexical", lexical("BM25, question alone")),
+        "hidden states, mean": Row("representation", hidden("hidden states, mean")),
+        "hidden states, last": Row("representation", hidden("hidden states, last")),
+        "grad-dot": Row("gradient", dot),
+        "grad-cos": Row("gradient", dot, "norm"),
+        "grad-cos, object's loss": Row("gradient", dot, "norm", objects=True),
+        "TRAK": Row("gradient", lambda s, _, seed: methods.trak_method(s, dim, 0.1, seed, False)),
+        "one SGD step / loss": Row("forward", step(optax.sgd(0.1), 1), "loss"),
+        "five SGD steps / loss": Row("forward", step(optax.sgd(0.1), 5), "loss"),
+        "one Adam step / loss": Row("forward", step(optax.adam(1e-4), 1), "loss"),
+        "slope / norm estimate": Row("forward", slope, "estimate"),
+        "preconditioned": Row("forward", ekfac, "estimate"),
+        FORWARD: Row("forward", ekfac, "estimate", objects=True),
+        f"{FORWARD}, centred": Row("forward", ekfac, "estimate", True, True),
+    }
+
+
+COMBINED = (FORWARD, "grad-cos", "hidden states, mean")
+
+
+def run_seed(seed: int, size: Size, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """About one subject, and per method `(mrr, recall, seconds)`."""
+    start = time.perf_counter()
+    facts, patterns = load_facts(ROOT.parent / "shared" / "data")
+    drawn = draw_facts(facts, patterns, seed, "report", size.facts, size.per_fact)
+    subject = train_subject(drawn, size, seed)
+    about = {
+        "seed": seed,
+        "right": subject.right,
+        "fitted": subject.fitted,
+        "several": subject.several,
+        "sentences": len(subject.train["tokens"]),
+        "queries": len(subject.relevant),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(subject.params)),
+        "train_s": round(time.perf_counter() - start, 1),
+    }
+    print(about, flush=True)
+    sides = {False: subject.train, True: subject.objects}
+    over = {objects: methods.divisors(subject, train) for objects, train in sides.items()}
+    raw: dict[Any, Any] = {}
+    found: dict[str, Any] = {}
+    final: dict[str, np.ndarray] = {}
+    for name, row in rows(quick).items():
+        start = time.perf_counter()
+        key = (row.make, row.objects)
+        if key not in raw:
+            raw[key] = methods.score(row.make(subject, sides[row.objects], seed))
+        scores = raw[key]
+        if row.divide:
+            divisor = getattr(over[row.objects], row.divide)
+            scores = scores / (divisor + (1e-3 if row.divide == "loss" else 0.0))
+        final[name] = centre_over_queries(scores) if row.centred else scores
+        seconds = time.perf_counter() - start
+        found[name] = [*figures(final[name], subject.relevant), round(seconds, 2)]
+        print(f"{time.strftime('%T')} {name}: {found[name]}", flush=True)
+    for name in COMBINED:
+        fused = sum_of_z_scores([final[BM25], final[name]], weights=[1.0, WEIGHT])
+        found[f"BM25 + {name}"] = [*figures(fused, subject.relevant), 0.0]
+    return about, found
+
+
+def figures(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
+    """Mean reciprocal rank of the first proponent, and recall at 10."""
+    reciprocal = float(np.mean(1 / rank_of_first(scores, relevant)))
+    return reciprocal, float(recall_at_k(scores, relevant, min(10, scores.shape[1])).mean())
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean and its 95 % interval over seeds; of one seed, the figure alone."""
+    if len(values) > 1:
+        return asdict(mean_interval(values))
+    return dict.fromkeys(("estimate", "low", "high"), float(values[0]))
+
+
+def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
+    """Means with intervals, and the differences that the aims are about."""
+    kinds = {name: row.kind for name, row in rows(quick).items()}
+    kinds |= {f"BM25 + {name}": "combined" for name in COMBINED}
+    of = lambda name, i: np.array([found[name][i] for found in per_seed])
+    table = [
+        {
+            "method": name,
+            "kind": kind,
+            "mrr": interval(of(name, 0)),
+            "recall": interval(of(name, 1)),
+            "seconds": float(np.median(of(name, 2))),
+        }
+        for name, kind in kinds.items()
+    ]
+    gradient = [row for row in table if row["kind"] == "gradient"]
+    strongest = max(gradient, key=lambda row: row["mrr"]["estimate"])["method"]
+    pairs = [
+        (FORWARD, strongest),
+        (FORWARD, "grad-cos"),
+        (FORWARD, "hidden states, mean"),
+        (FORWARD, BM25),
+        (f"BM25 + {FORWARD}", BM25),
+    ]
+    differences = [
+        {
+            "better": a,
+            "than": b,
+            "mrr": interval(of(a, 0) - of(b, 0)),
+            "recall": interval(of(a, 1) - of(b, 1)),
+        }
+        for a, b in dict.fromkeys(pairs)
+    ]
+    return {"methods": table, "differences": differences}
+
+
+def main() -> None:
+    """Run, and write after every seed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS / "facts.json")
+    options = parser.parse_args()
+    size = QUICK if options.quick else Size()
+    subjects: list[Any] = []
+    per_seed: list[Any] = []
+    settings = {
+        "size": size._asdict(),
+        "weight": WEIGHT,
+        "forward": FORWARD,
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    for seed in range(options.seeds):
+        about, found = run_seed(seed, size, options.quick)
+        subjects.append(about)
+        per_seed.append(found)
+        results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed, options.quick)}
+        write_result(options.output, settings, results)
+
+
+if __name__ == "__main__":
+    main()
