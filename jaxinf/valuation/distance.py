@@ -12,7 +12,12 @@ from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.dual import differentiable_potentials, dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.label_distances import label_distances
-from jaxinf.valuation.pose import check_resolution, read_sides, strength_of
+from jaxinf.valuation.pose import (
+    check_label_epsilon,
+    check_resolution,
+    read_sides,
+    strength_of,
+)
 from jaxinf.valuation.transport import Problem
 
 
@@ -80,6 +85,7 @@ def class_wise_distance(
     train, valid = read_sides(
         train_features, train_labels, valid_features, valid_labels, train_weights, valid_weights
     )
+    check_label_epsilon(label_epsilon, train.features.dtype)
     arrays = [(side.features, jnp.asarray(side.labels), side.weights) for side in (train, valid)]
     blocks = (*train.blocks, *valid.blocks) if label_weight != 0 else None
     value, strength, mean = _distance(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 from ott.geometry.geometry import Geometry
 
@@ -55,6 +56,27 @@ def label_distances(
         The regularised costs (½W₂² for p = 2, and an entropic term of the order of ε), not
         debiased: of a class to itself it is not 0.
     """
+    pairs = (x, x_rows, x_weights, y, y_rows, y_weights)
+    options: dict[str, Any] = {"epsilon": epsilon, "p": p, "differentiable": differentiable}
+    options |= {"threshold": threshold, "max_iterations": max_iterations}
+    return costs_and_errors(*pairs, **options)[..., 0]
+
+
+def costs_and_errors(
+    x: Float[jax.Array, "n d"],
+    x_rows: Int[AnyArray, "cx s"],
+    x_weights: Float[AnyArray, "cx s"],
+    y: Float[jax.Array, "m d"],
+    y_rows: Int[AnyArray, "cy t"],
+    y_weights: Float[AnyArray, "cy t"],
+    *,
+    epsilon: float | jax.Array = 0.05,
+    p: float = 2,
+    differentiable: bool = False,
+    threshold: float = 1e-3,
+    max_iterations: int = 500,
+) -> Float[jax.Array, "cx cy 2"]:
+    """`label_distances`, and the marginal error of each (0 where it is to be differentiable)."""
     options: dict[str, Any] = {"threshold": threshold, "max_iterations": max_iterations}
     no_labels = jnp.zeros((1, 1), x.dtype)
     x_rows, x_weights, y_rows, y_weights = map(jnp.asarray, (x_rows, x_weights, y_rows, y_weights))
@@ -70,12 +92,12 @@ def label_distances(
         problem = Problem(a, b, jnp.maximum(epsilon * mean, jnp.finfo(x.dtype).tiny))
         if differentiable:
             f, g, columns = differentiable_potentials(geometry, problem, **options)
-            return dual_value(problem, f, g, columns)
+            return jnp.stack([dual_value(problem, f, g, columns), jnp.zeros((), x.dtype)])
         small = left.shape[0] * right.shape[0] <= entries_at_once()
         held = Geometry(geometry.cost_matrix) if small else geometry
         found = solve_transport(held, a, b, epsilon=problem.epsilon, **options)
         # rows are exact, and so nearly are the columns: the mass of the plan is one
-        return a @ found.f + b @ found.g
+        return jnp.stack([a @ found.f + b @ found.g, found.marginal_error])
 
     # a pair's features, its cost, the exponential of that, and room to make both
     rows, columns = x_rows.shape[1], y_rows.shape[1]
@@ -84,4 +106,26 @@ def label_distances(
     flat = jax.tree.map(jnp.ravel, tuple(pairs))
     at_once = max(1, min(len(flat[0]), entries_at_once() // sizes))
     costs = jax.lax.map(one_pair, flat, batch_size=at_once)
-    return costs.reshape(len(x_rows), len(y_rows))
+    return costs.reshape(len(x_rows), len(y_rows), 2)
+
+
+def unsolved(errors: Float[np.ndarray, "cx cy"], *, threshold: float = 1e-2) -> str:
+    """A line about pairs that were given up far from their solution; empty where there are none.
+
+    Args:
+        errors: marginal errors.
+        threshold: what is far: ten times the error that is asked for.
+
+    Example:
+        >>> unsolved(np.array([[0.0, 0.5]]))[:41]
+        '1 of 2 label distances stopped early: mar'
+        >>> unsolved(np.array([[0.001, 0.0]]))
+        ''
+    """
+    far = ~(errors <= threshold)
+    if not far.any():
+        return ""
+    return (
+        f"{int(far.sum())} of {far.size} label distances stopped early: marginal error up to "
+        f"{errors.max():.2g}; raise label_epsilon"
+    )

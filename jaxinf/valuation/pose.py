@@ -16,7 +16,7 @@ from jaxinf.typing import AnyArray
 from jaxinf.valuation.classes import ClassBlocks, class_blocks, soft_shares
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.inputs import check_both_features, check_class_labels, check_weights
-from jaxinf.valuation.label_distances import label_distances
+from jaxinf.valuation.label_distances import costs_and_errors, unsolved
 
 LabelCost = Literal["consistent", "reference"]
 
@@ -149,9 +149,25 @@ def between_classes(
     """`label_distances` of two sides, zeros where labels have no weight.
 
     The training classes are split over the mesh's devices.
+
+    Raises:
+        InputError: ε is below what the dtype resolves.
+
+    Warns:
+        ValuationWarning: some were given up before they were solved. Not looked at if traced.
     """
     if label_weight == 0:
         return jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
+    check_label_epsilon(epsilon, train.features.dtype)
+    found = _costs_and_errors(train, valid, epsilon, p, mesh)
+    if not isinstance(found, Tracer) and (said := unsolved(np.asarray(found[..., 1]))):
+        warnings.warn(said, ValuationWarning, stacklevel=3)
+    return found[..., 0]
+
+
+def _costs_and_errors(
+    train: Side, valid: Side, epsilon: float, p: float, mesh: Mesh | None
+) -> Float[jax.Array, "cx cy 2"]:
     x_blocks, y_blocks = train.blocks, valid.blocks
     if mesh is None or len(train.classes) < num_shards(mesh):
         return _solve_pairs(
@@ -167,7 +183,7 @@ def between_classes(
     state = (train.features, valid.features, *map(jnp.asarray, y_blocks), jnp.asarray(epsilon))
     rows = padded(x_blocks.rows), padded(x_blocks.weights)
     found = _pairs_over(mesh, p)(replicate(state, mesh), *rows)
-    return jnp.asarray(np.asarray(found).reshape(count, -1)[: len(train.classes)])
+    return jnp.asarray(np.asarray(found).reshape(count, -1, 2)[: len(train.classes)])
 
 
 @functools.lru_cache(maxsize=16)
@@ -176,12 +192,12 @@ def _pairs_over(mesh: Mesh, p: float) -> Any:
 
     def of_some_classes(state: Any, rows: jax.Array, weights: jax.Array) -> jax.Array:
         x, y, y_rows, y_weights, epsilon = state
-        return label_distances(x, rows, weights, y, y_rows, y_weights, epsilon=epsilon, p=p)
+        return costs_and_errors(x, rows, weights, y, y_rows, y_weights, epsilon=epsilon, p=p)
 
     return data_parallel(of_some_classes, mesh, num_row_args=2)
 
 
-_solve_pairs = jax.jit(label_distances, static_argnames=("p", "differentiable"))
+_solve_pairs = jax.jit(costs_and_errors, static_argnames="p")
 
 
 def cost_between(
@@ -240,6 +256,20 @@ def pose(
     )
     check_resolution(strength, mean, geometry.dtype)
     return Posed(geometry, train, valid, strength)
+
+
+def check_label_epsilon(epsilon: float, dtype: Any) -> None:
+    """Refuse an ε of label distances, a share of their mean cost, that the dtype does not resolve.
+
+    Raises:
+        InputError: naming an ε that will do.
+    """
+    least = 16 * float(jnp.finfo(dtype).eps)
+    if epsilon < least:
+        raise InputError(
+            f"label_epsilon={epsilon:.3g} is below what {dtype} resolves: raise it to {least:.2g} "
+            "or more"
+        )
 
 
 def check_resolution(strength: jax.Array, mean: jax.Array, dtype: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jaxinf.errors import InputError
-from jaxinf.valuation import bin_targets, class_wise_distance, lava
+from jaxinf.valuation import ValuationWarning, bin_targets, class_wise_distance, lava
 from jaxinf.valuation.classes import class_blocks
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.label_distances import label_distances
@@ -35,6 +35,15 @@ def test_distance_of_two_classes_is_the_exact_assignment_at_small_epsilon():
             exact = cost[linear_sum_assignment(cost)].mean()
             # the entropic term is at most ε log n
             assert exact - 2e-3 <= found[i, j] <= exact + 5e-3 * cost.mean() * np.log(12) + 2e-3
+
+
+def test_distances_that_stopped_early_are_said():
+    x, y = clusters((30, 30), d=4)
+    xv, yv = clusters((20, 20), seed=1, d=4)
+    with pytest.warns(
+        ValuationWarning, match=r"of 4 label distances stopped early: marginal error"
+    ):
+        lava(x, y, xv, yv, label_epsilon=1e-5, num_checks=0)
 
 
 def test_distance_of_two_classes_is_that_of_the_sets_alone():

@@ -385,6 +385,7 @@ def test_nan_is_named():
         ({"train_weights": np.ones(3, "f")}, r"train_weights must have shape \[60\]"),
         ({"epsilon": 0.0}, "epsilon must be positive"),
         ({"epsilon": 1e-9, "solver": "balanced"}, "below what float32 resolves"),
+        ({"label_epsilon": 1e-9}, "label_epsilon=1e-09 is below what float32 resolves"),
         ({"tau": 0.0}, "tau must lie in"),
         ({"tau": 1.5}, "tau must lie in"),
         ({"p": 0.5}, "p must be 1 or more"),
