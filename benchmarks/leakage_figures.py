@@ -129,14 +129,18 @@ def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, A
         )
     if not runs[0]["decisions"]:
         return summary
+    # what is wanted is power at the rate; where there is none, an ordering
     of_statistics = {
-        name: average(
-            run["decisions"][name]["development"]["auroc"][kind] for run in runs for kind in kinds
+        name: tuple(
+            average(
+                run["decisions"][name]["development"][key][kind] for run in runs for kind in kinds
+            )
+            for key in ("power", "auroc")
         )
         for name in runs[0]["decisions"]
     }
     chosen = max(of_statistics, key=lambda name: of_statistics[name])
-    summary |= {"statistic": chosen, "development_auroc": of_statistics[chosen]}
+    summary |= {"statistic": chosen, "development_power": of_statistics[chosen][0]}
     report = [run["decisions"][chosen]["report"] for run in runs]
     for key in ("auroc", "power"):
         summary[key] = {name: interval([each[key][name] for each in report]) for name in kinds}

@@ -11,6 +11,7 @@ trivial ones first, stands in the same table. Each seed draws data, copies and w
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
 import time
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512, help="training examples per step")
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
+    parser.add_argument("--raw", type=Path, help="file for the figures under every setting")
     parser.add_argument("--quick", action="store_true", help="2 seeds, tiny sizes")
     parser.add_argument("--name", default="leakage_kinds", help="of the JSON")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
@@ -160,6 +162,8 @@ def _write(
         "quick": arguments.quick,
         "device": jax.devices()[0].device_kind,
     }
+    if arguments.raw is not None:
+        arguments.raw.write_text(json.dumps(runs))
     write_result(arguments.output / f"{arguments.name}.json", settings, results)
 
 

@@ -26,10 +26,8 @@ def _subject(document: dict[str, Any], found: dict[str, Any]) -> str:
     kinds, sizes = settings["kinds"], settings["sizes"][found["subject"]]
     fits = found["fit"]
     mean = lambda key: sum(fit[key] for fit in fits) / len(fits)
-    methods = sorted(
-        found["methods"],
-        key=lambda row: (row["family"] != "trivial", -row["top1"]["all"]["estimate"]),
-    )
+    by = lambda key: lambda row: (row["family"] != "trivial", -row[key]["all"]["estimate"])
+    methods = sorted(found["methods"], key=by("top1"))
     head = (
         f"**{NAMES[found['subject']]}** ({settings['device']}). {sizes['train']:,} training "
         f"examples, {sizes['copies']} copies of each kind, {len(fits)} draws; training accuracy "
