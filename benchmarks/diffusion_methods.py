@@ -103,6 +103,10 @@ def by_loss(
             ("JVP", forward_inf_jvp(loss, scorer="jvp", query_chunk=8)),
             ("JVP, other draws for the query", _with_other_draws(setup, model, loss)),
             *ours,
+            (
+                "10 Adam steps, JVP",
+                forward_inf_jvp(loss, optimizer=_adam(1e-3), steps=10, scorer="jvp", query_chunk=8),
+            ),
         ]
     ours.append(("preconditioned JVP", _preconditioned(loss)))
     if setup.data == "digits":  # a check that it runs: few methods, since they are slow to compile
@@ -122,7 +126,7 @@ def by_loss(
         "ones",
     )
     divisors = {"loss": normalise_by_loss(ones, loss)}
-    if setup.data != "digits":
+    if development:  # by 8 probes, since the exact norm takes a backward pass
         probed = normalise_by_gradient_norm(ones, loss, num_probes=8, key=jax.random.key(5))
         divisors["gradient norm"] = probed
     return found, divisors
