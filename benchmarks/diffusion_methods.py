@@ -29,7 +29,6 @@ from jaxinf.influence import (
     grad_cos,
     grad_dot,
     influence_function,
-    normalise_by_gradient_norm,
     normalise_by_loss,
     representation_similarity,
     trak,
@@ -43,6 +42,9 @@ P_MEANS = (-2.4, -1.2, 0.0, 1.2)
 
 CHOSEN_P_MEAN = -1.2
 
+TRIED = ((1, 1e-3), (3, 1e-3), (10, 3e-4), (30, 3e-4), (30, 1e-3))
+"""Steps and rates beside 10 of 0.001 that the development part tries."""
+
 
 class Contender(NamedTuple):
     """A method.
@@ -52,7 +54,7 @@ class Contender(NamedTuple):
         kind: `"trivial"`, `"gradient"` or `"ours"`, which passes forward only over the candidates.
         at: the weights it looks at: `"base"`, `"tuned"`, `"classifier"` or `"none"`.
         attributor: made of which loss it is.
-        divided: whether it also stands divided by the loss and by the gradient's norm.
+        divided: whether it also stands divided by each candidate's loss.
     """
 
     name: str
@@ -85,17 +87,16 @@ def contenders(setup: Setup, model: EDM, classifier: Any) -> list[Contender]:
 def by_loss(
     setup: Setup, model: EDM, loss: PerExampleLoss, development: bool
 ) -> tuple[list[Contender], dict[str, Attributor]]:
-    """Methods that differentiate a denoising loss, and 1 / loss and 1 / gradient norm."""
+    """Methods that differentiate a denoising loss, and 1 / loss."""
     gradients = [
         ("grad_dot", grad_dot(loss, scorer="gradients")),
         ("grad_cos", grad_cos(loss, scorer="gradients")),
     ]
     ours = [("10 Adam steps", forward_inf(loss, optimizer=_adam(1e-3), steps=10))]
     if development:
-        ours += [
-            ("30 Adam steps", forward_inf(loss, optimizer=_adam(1e-3), steps=30)),
-            ("30 Adam steps of 0.0003", forward_inf(loss, optimizer=_adam(3e-4), steps=30)),
-        ]
+        for steps, rate in TRIED:
+            made = forward_inf(loss, optimizer=_adam(rate), steps=steps)
+            ours.append((f"{steps} Adam steps of {rate:g}", made))
     else:
         gradients.append((f"TRAK, {_dimension(setup)} dimensions", _trak(setup, loss)))
         ours = [
@@ -125,11 +126,7 @@ def by_loss(
         lambda k: 0.0,
         "ones",
     )
-    divisors = {"loss": normalise_by_loss(ones, loss)}
-    if development:  # by 8 probes, since the exact norm takes a backward pass
-        probed = normalise_by_gradient_norm(ones, loss, num_probes=8, key=jax.random.key(5))
-        divisors["gradient norm"] = probed
-    return found, divisors
+    return found, {"loss": normalise_by_loss(ones, loss)}
 
 
 def _dimension(setup: Setup) -> int:
