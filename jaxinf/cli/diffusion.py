@@ -1,12 +1,20 @@
 """`jaxinf diffusion`: which training images are behind these generated images?"""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.methods import FileFormat, Method, Normalise
+
+_MIRRORED = "mirrored-tuning"
+DiffusionMethod = StrEnum(
+    "DiffusionMethod",
+    {"MIRRORED_TUNING": _MIRRORED}
+    | {method.name: method.value for method in Method if method is not Method.RELEASED},
+)
 
 
 def diffusion(
@@ -37,13 +45,15 @@ def diffusion(
         ),
     ] = None,
     method: Annotated[
-        Method,
+        DiffusionMethod,
         typer.Option(
-            help="forward-inf-jvp: how the loss of every training image changes along a step on "
-            "the generated one; forward-inf: the step itself; grad-dot, grad-cos: product and "
-            "cosine of gradients."
+            help="mirrored-tuning: for a model that was fine-tuned, with the weights from before: "
+            "a short tuning on the generated image, and the share by which every training image's "
+            "loss falls. forward-inf-jvp: how the loss of every training image changes along a "
+            "step on the generated one; forward-inf: the step itself; grad-dot, grad-cos: product "
+            "and cosine of gradients."
         ),
-    ] = Method.FORWARD_INF_JVP,
+    ] = DiffusionMethod(Method.FORWARD_INF_JVP),
     normalise: Annotated[
         Normalise | None,
         typer.Option(
@@ -54,9 +64,17 @@ def diffusion(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Size of the step on the generated image.", show_default="0.01"),
+        typer.Option(
+            help="Size of the steps on the generated image.",
+            show_default="0.01; mirrored-tuning: 0.001, by Adam",
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How many steps are taken on each image.")] = 1,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="How many steps are taken on each image.", show_default="1; mirrored-tuning: 10"
+        ),
+    ] = None,
     draws: Annotated[
         int,
         typer.Option(
@@ -109,13 +127,10 @@ def diffusion(
     from jaxinf.cli.console import say, show_table
     from jaxinf.cli.diffusion_inputs import from_contract, from_files, is_contract
     from jaxinf.cli.findings import findings_sections, top_table
-    from jaxinf.cli.methods import build_attributor
     from jaxinf.cli.outputs import write_scores
     from jaxinf.errors import InputError
     from jaxinf.report import write_report
 
-    if method is Method.RELEASED:
-        raise InputError("released is a recipe for classifiers: choose another method")
     if is_contract(model):
         if train is not None or generated is not None:
             raise InputError(f"{model} brings its own images: leave TRAIN and GENERATED out")
@@ -124,9 +139,9 @@ def diffusion(
         if train is None or generated is None:
             raise InputError("give the training images and the generated images after the model")
         found_in = from_files(Path(model), train, generated, size=size, draws=draws, seed=seed)
-    attributor = found_in.attributor or build_attributor(
-        method, found_in.loss_fn, normalise=normalise, learning_rate=learning_rate, steps=steps
-    )
+    options = {"normalise": normalise, "learning_rate": learning_rate, "steps": steps}
+    given = {name: value for name, value in options.items() if value is not None}
+    attributor = found_in.attributor or _build(method, found_in.loss_fn, given)
     found = attribute(
         attributor,
         found_in.params,
@@ -143,8 +158,8 @@ def diffusion(
     say(f"Scores: {written}")
     if report:
         settings = {"model": model, "method": attributor.name, "draws": draws, "seed": seed}
-        given = {"train": train, "generated": generated, "batch_size": batch_size}
-        settings |= {name: value for name, value in given.items() if value is not None}
+        files = {"train": train, "generated": generated, "batch_size": batch_size}
+        settings |= {name: value for name, value in (files | given).items() if value is not None}
         page = write_report(
             out / "report.html",
             "Which training images are behind these generated images?",
@@ -153,3 +168,16 @@ def diffusion(
             summary=f"{found.plan.num_queries} generated images, scored by {attributor.name}.",
         )
         say(f"Report: {page}")
+
+
+def _build(method: Any, loss_fn: Any, given: dict[str, Any]) -> Any:
+    """The attributor that the options ask for."""
+    from jaxinf.applications.diffusion import mirrored_tuning
+    from jaxinf.cli.methods import build_attributor
+    from jaxinf.errors import InputError
+
+    if method != _MIRRORED:
+        return build_attributor(Method(method.value), loss_fn, **given)
+    if "normalise" in given:
+        raise InputError(f"{_MIRRORED} is divided by the loss as it is: leave normalise out")
+    return mirrored_tuning(loss_fn, **given)

@@ -69,6 +69,12 @@ def test_a_contract_brings_a_model_of_ones_own(call, refused, tmp_path):
     result = call("diffusion", file, "--no-progress", "--out", tmp_path / "out", "--top-k", 3)
     assert result.exit_code == 0, result.output
     assert "2 queries × 12 examples" in result.stdout
+    result = call("diffusion", file, "--no-progress", "--method", "mirrored-tuning",
+                  "--out", tmp_path / "out", "--steps", 3)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "forward_inf(signed, descent)" in result.stdout
+    table = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert (np.asarray(table["query_0"]) > 0).any()
     assert "leave TRAIN and GENERATED out" in refused("diffusion", file, tmp_path, tmp_path)
     file.write_text(CONTRACT.replace("SIDE", "3"))
     assert "generated images are [3, 4, 1] but the training images [4, 4, 1]" in refused(
@@ -108,6 +114,6 @@ def test_what_does_not_fit_is_refused_in_one_line(files, refused, tmp_path):
     assert "generated is empty" in refusal(x[:0], y[:0])
     assert "after the model" in refused("diffusion", model)
     assert "no edm.json" in refused("diffusion", tmp_path, train, made)
-    assert "recipe for classifiers" in refused(
-        "diffusion", model, train, made, "--method", "released"
-    )
+    mirrored = ("diffusion", model, train, made, "--method", "mirrored-tuning")
+    assert "leave normalise out" in refused(*mirrored, "--normalise", "loss")
+    assert "learning_rate is -1.0" in refused(*mirrored, "--learning-rate", "-1")
