@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=512, help="training examples per step")
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
+    parser.add_argument("--probes", type=int, default=64, help="for gradient norms; 0: none")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
     parser.add_argument("--raw", type=Path, help="file for the figures under every setting")
     parser.add_argument("--quick", action="store_true", help="2 seeds, tiny sizes")
@@ -119,6 +120,7 @@ def main() -> None:
                     CHUNKS.get(name, 1024),
                     default_scorer(on_accelerator),
                     seed,
+                    arguments.probes,
                 )
                 if is_costly:
                     subject = subjects[name, seed]

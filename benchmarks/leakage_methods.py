@@ -66,12 +66,14 @@ class Settings(NamedTuple):
         query_chunk: queries whose directions are held at once.
         scorer: of slopes.
         seed: of the released recipe and the random probes.
+        num_probes: random directions that estimate gradient norms; 0 leaves that method out.
     """
 
     batch_size: int
     query_chunk: int
     scorer: Any
     seed: int
+    num_probes: int = NUM_PROBES
 
 
 def cheap_steps(subject: Subject, settings: Settings) -> Iterator[tuple[str, Make]]:
@@ -149,11 +151,13 @@ def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iter
     yield Scores("JVP", "forward", rows, dots)
     losses = _in_batches(loss, params, subject.train, settings)
     yield Scores("JVP / loss", "forward", rows, slopes / (losses + 1e-6))
-    probed = lambda params, batch: estimated_gradient_norms(
-        scoring_loss(loss), params, batch, jax.random.key(settings.seed), NUM_PROBES
-    )
-    size = _in_batches(probed, params, subject.train, settings)
-    yield Scores(f"JVP / norm by {NUM_PROBES} probes", "forward", rows, slopes / (size + 1e-30))
+    if settings.num_probes:
+        probed = lambda params, batch: estimated_gradient_norms(
+            scoring_loss(loss), params, batch, jax.random.key(settings.seed), settings.num_probes
+        )
+        size = _in_batches(probed, params, subject.train, settings)
+        name = f"JVP / norm by {settings.num_probes} probes"
+        yield Scores(name, "forward", rows, slopes / (size + 1e-30))
     relative = relative_to_reference(slopes, slopes[reference])
     yield Scores("JVP / references", "forward", rows, relative)
     cosines = products / of_queries[:, None] / of_queries[reference]
