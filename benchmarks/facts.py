@@ -25,8 +25,8 @@ import optax
 
 from benchmarks import facts_methods as methods
 from benchmarks.common import RESULTS, ROOT, write_result
-from benchmarks.facts_data import draw_facts, load_facts
-from benchmarks.facts_model import QUICK, Size, Subject, train_subject
+from benchmarks.facts_data import Part, draw_facts, load_facts
+from benchmarks.facts_model import QUICK, Size, Subject, part_of, train_subject
 from jaxinf.applications.language import (
     centre_over_queries,
     rank_of_first,
@@ -55,8 +55,8 @@ class Row(NamedTuple):
 
 
 BM25 = "BM25, question and answer"
-FORWARD = "preconditioned, object's loss"  # the forward-only method that the development part chose
-WEIGHT = 0.5  # of a method beside BM25, in z-scores
+FORWARD = "preconditioned, object's loss"  # what the development part chose
+WEIGHT = 0.25  # of a method beside BM25, in z-scores
 
 
 def rows(quick: bool) -> dict[str, Row]:
@@ -65,8 +65,9 @@ def rows(quick: bool) -> dict[str, Row]:
     lexical = lambda name: lambda s, train, seed: methods.lexical(s)[name]
     hidden = lambda name: lambda s, train, seed: methods.representations(s)[name]
     dot = lambda s, train, seed: methods.dot(s, train)
-    slope = lambda s, train, seed: methods.dot(s, train, "jvp")
-    ekfac = lambda s, train, seed: methods.curved(s, train, 0.1, scorer="jvp")
+    tokens = lambda s, train, seed: methods.dot(part_of(s, ["tokens"]), train)
+    ekfac = lambda s, train, seed: methods.curved(s, train, 0.1)
+    whole = lambda s, train, seed: methods.curved(s, train, 1.0, queries=s.asked)
     step = lambda optimizer, steps: lambda s, train, seed: methods.step(s, train, optimizer, steps)
     return {
         BM25: Row("lexical", lexical(BM25)),
@@ -80,21 +81,41 @@ def rows(quick: bool) -> dict[str, Row]:
         "one SGD step / loss": Row("forward", step(optax.sgd(0.1), 1), "loss"),
         "five SGD steps / loss": Row("forward", step(optax.sgd(0.1), 5), "loss"),
         "one Adam step / loss": Row("forward", step(optax.adam(1e-4), 1), "loss"),
-        "slope / norm estimate": Row("forward", slope, "estimate"),
+        "slope / norm": Row("forward", dot, "estimate"),
+        "slope / norm, object's loss": Row("forward", dot, "estimate", True),
         "preconditioned": Row("forward", ekfac, "estimate"),
-        FORWARD: Row("forward", ekfac, "estimate", objects=True),
-        f"{FORWARD}, centred": Row("forward", ekfac, "estimate", True, True),
+        "preconditioned, object's loss": Row("forward", ekfac, "estimate", True),
+        "preconditioned, object's loss, centred": Row("forward", ekfac, "", True, True),
+        "embedding's slope / norm, object's loss": Row("forward", tokens, "estimate", True),
+        "preconditioned, whole question": Row("forward", whole, "estimate"),
     }
 
 
-COMBINED = (FORWARD, "grad-cos", "hidden states, mean")
+# by token: (what it is called, whether the whole question is asked, damping)
+BY_TOKEN = (
+    ("by token, slope", False, None),
+    ("by token, preconditioned", False, 0.1),
+    ("by token, preconditioned, whole question", True, 0.1),
+)
+PARTS = ("best token", "best three", "mean token")
+COMBINED = (
+    FORWARD,
+    "by token, preconditioned: best token",
+    "by token, preconditioned, whole question: mean token",
+    "preconditioned, whole question",
+    "grad-cos, object's loss",
+    "hidden states, mean",
+)
+BY_WEIGHT = (0.1, 0.25, 0.5)
 
 
-def run_seed(seed: int, size: Size, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_seed(
+    seed: int, size: Size, quick: bool, part: Part = "report"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """About one subject, and per method `(mrr, recall, seconds)`."""
     start = time.perf_counter()
     facts, patterns = load_facts(ROOT.parent / "shared" / "data")
-    drawn = draw_facts(facts, patterns, seed, "report", size.facts, size.per_fact)
+    drawn = draw_facts(facts, patterns, seed, part, size.facts, size.per_fact)
     subject = train_subject(drawn, size, seed)
     about = {
         "seed": seed,
@@ -109,6 +130,7 @@ def run_seed(seed: int, size: Size, quick: bool) -> tuple[dict[str, Any], dict[s
     print(about, flush=True)
     sides = {False: subject.train, True: subject.objects}
     over = {objects: methods.divisors(subject, train) for objects, train in sides.items()}
+    embedding = methods.divisors(part_of(subject, ["tokens"]), subject.objects)
     raw: dict[Any, Any] = {}
     found: dict[str, Any] = {}
     final: dict[str, np.ndarray] = {}
@@ -119,15 +141,25 @@ def run_seed(seed: int, size: Size, quick: bool) -> tuple[dict[str, Any], dict[s
             raw[key] = methods.score(row.make(subject, sides[row.objects], seed))
         scores = raw[key]
         if row.divide:
-            divisor = getattr(over[row.objects], row.divide)
+            of = embedding if name.startswith("embedding") else over[row.objects]
+            divisor = getattr(of, row.divide)
             scores = scores / (divisor + (1e-3 if row.divide == "loss" else 0.0))
         final[name] = centre_over_queries(scores) if row.centred else scores
         seconds = time.perf_counter() - start
         found[name] = [*figures(final[name], subject.relevant), round(seconds, 2)]
         print(f"{time.strftime('%T')} {name}: {found[name]}", flush=True)
+    for label, whole, damping in BY_TOKEN:
+        start = time.perf_counter()
+        asked = subject.asked if whole else subject.queries
+        for part, scores in methods.token_cosines(subject, asked, damping, whole).items():
+            final[f"{label}: {part}"] = scores
+            seconds = round(time.perf_counter() - start, 2)
+            found[f"{label}: {part}"] = [*figures(scores, subject.relevant), seconds]
+            print(f"{time.strftime('%T')} {label}: {part}: {found[f'{label}: {part}']}", flush=True)
     for name in COMBINED:
-        fused = sum_of_z_scores([final[BM25], final[name]], weights=[1.0, WEIGHT])
-        found[f"BM25 + {name}"] = [*figures(fused, subject.relevant), 0.0]
+        for weight in BY_WEIGHT:
+            fused = sum_of_z_scores([final[BM25], final[name]], weights=[1.0, weight])
+            found[f"BM25 + {weight:g} {name}"] = [*figures(fused, subject.relevant), 0.0]
     return about, found
 
 
@@ -147,7 +179,8 @@ def interval(values: np.ndarray) -> dict[str, float]:
 def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     """Means with intervals, and the differences that the aims are about."""
     kinds = {name: row.kind for name, row in rows(quick).items()}
-    kinds |= {f"BM25 + {name}": "combined" for name in COMBINED}
+    kinds |= {f"{label}: {part}": "forward" for label, *_ in BY_TOKEN for part in PARTS}
+    kinds |= {f"BM25 + {w:g} {name}": "combined" for name in COMBINED for w in BY_WEIGHT}
     of = lambda name, i: np.array([found[name][i] for found in per_seed])
     table = [
         {
@@ -166,7 +199,7 @@ def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
         (FORWARD, "grad-cos"),
         (FORWARD, "hidden states, mean"),
         (FORWARD, BM25),
-        (f"BM25 + {FORWARD}", BM25),
+        (f"BM25 + {WEIGHT:g} {FORWARD}", BM25),
     ]
     differences = [
         {
@@ -185,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
+    parser.add_argument("--part", choices=["report", "development"], default="report")
     parser.add_argument("--output", type=Path, default=RESULTS / "facts.json")
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
@@ -197,7 +231,7 @@ def main() -> None:
         "devices": [device.device_kind for device in jax.devices()],
     }
     for seed in range(options.seeds):
-        about, found = run_seed(seed, size, options.quick)
+        about, found = run_seed(seed, size, options.quick, options.part)
         subjects.append(about)
         per_seed.append(found)
         results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed, options.quick)}

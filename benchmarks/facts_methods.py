@@ -15,6 +15,10 @@ import optax
 
 from benchmarks.facts_model import Subject
 from jaxinf import attribute
+from jaxinf.applications.language import causal_lm_loss, token_scores
+from jaxinf.applications.language.losses import token_nats
+from jaxinf.engine import Stream
+from jaxinf.engine.sources import ArraySource
 from jaxinf.influence import (
     Attributor,
     bm25,
@@ -94,10 +98,11 @@ def trak_method(subject: Subject, dim: int, damping: float, seed: int, stages: b
     return Raw("gradient", method, params, subject.queries, subject.train)
 
 
-def dot(subject: Subject, train: Any, scorer: Scorer = "gradients") -> Raw:
+def dot(subject: Subject, train: Any, scorer: Scorer = "gradients", queries: Any = None) -> Raw:
     """Products of gradients; by forward mode they are one step's first order, to round-off."""
     method = grad_dot(subject.loss_fn, scorer=scorer, gradient_chunk=CHUNK)
-    return Raw("forward", method, subject.params, subject.queries, train)
+    asked = subject.queries if queries is None else queries
+    return Raw("forward", method, subject.params, asked, train)
 
 
 def step(subject: Subject, train: Any, optimizer: Any, steps: int) -> Raw:
@@ -108,11 +113,12 @@ def step(subject: Subject, train: Any, optimizer: Any, steps: int) -> Raw:
 
 def curved(
     subject: Subject, train: Any, damping: float, measure: str = "loss",
-    scorer: Scorer = "gradients",
+    scorer: Scorer = "gradients", queries: Any = None,
 ) -> Raw:  # fmt: skip
     """The query's gradient over the EK-FAC curvature of the training set."""
     method = _curved(subject, damping, measure, scorer)
-    return Raw("forward", method, subject.params, subject.queries, train)
+    asked = subject.queries if queries is None else queries
+    return Raw("forward", method, subject.params, asked, train)
 
 
 def curved_stages(subject: Subject, train: Any, damping: float) -> Raw:
@@ -197,3 +203,67 @@ def _by_blocks(fn: Callable[[Any], Any], train: Any) -> list[np.ndarray]:
     ]
     columns = zip(*parts, strict=True)
     return [np.concatenate([np.asarray(p) for p in column])[:count] for column in columns]
+
+
+def token_cosines(
+    subject: Subject, queries: Any, damping: float | None, whole: bool, probes: int = 32
+) -> dict[str, np.ndarray]:
+    """Each sentence's best token, best three and mean of all: float[K, N] each.
+
+    A token's score is what predicting it shares with the query's direction, over an estimate of
+    its own gradient's norm: forward passes alone, and no knowledge of where the object stands.
+    """
+    loss_fn = causal_lm_loss(subject.module, reduction="sum")
+    if damping is None:
+        method = grad_dot(loss_fn, scorer="jvp", query_chunk=16)
+    else:
+        method = influence_function(
+            loss_fn, solver="ekfac", curvature="fisher", damping=damping,
+            damping_unit="mean_eigenvalue", scorer="jvp",
+        )  # fmt: skip
+    nats = token_nats(subject.module)
+    train = subject.train
+    if whole:
+        queries = queries | {"weights": _unit_weights(nats, subject.params, queries)}
+        train = train | {"weights": np.ones(train["mask"].shape, np.float32)}
+    state = method.prepare(subject.params, queries, Stream(ArraySource(train), BATCH))
+
+    @jax.jit
+    def of(state: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def probe(key: jax.Array) -> jax.Array:
+            leaves, structure = jax.tree.flatten(state.params)
+            keys = jax.random.split(key, len(leaves))
+            draws = [jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+            tangent = jax.tree.unflatten(structure, draws)
+            return jax.jvp(lambda at: nats(at, batch), (state.params,), (tangent,))[1]
+
+        squares = jax.lax.map(lambda k: probe(k) ** 2, jax.random.split(jax.random.key(2), probes))
+        norms = jnp.sqrt(jnp.mean(squares, axis=0))
+        scores = token_scores(method, loss_fn, state, batch)
+        mask = batch["mask"].astype(scores.dtype)
+        scores = scores / (norms + 1e-6)[None] * mask[None]
+        best = jax.lax.top_k(scores, 3)[0]
+        mean = scores.sum(axis=2) / mask.sum(axis=1)[None]
+        return best[:, :, 0].T, best.sum(axis=2).T, mean.T
+
+    found = _by_blocks(lambda batch: of(state, batch), train)
+    return {
+        name: np.asarray(part.T, np.float64)
+        for name, part in zip(("best token", "best three", "mean token"), found, strict=True)
+    }
+
+
+def _unit_weights(nats: Any, params: Any, queries: Any) -> np.ndarray:
+    """Weights that make every token's gradient of one length, float32[K, T]."""
+
+    @jax.jit
+    def of(example: Any) -> jax.Array:
+        alone = jax.tree.map(lambda a: a[None], example)
+        gradients = jax.jacrev(lambda at: nats(at, alone)[0])(params)
+        squares = [jnp.sum(g.reshape(len(g), -1) ** 2, axis=1) for g in jax.tree.leaves(gradients)]
+        total = sum(squares)
+        return jnp.where(total > 0, 1 / jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+
+    count = len(queries["tokens"])
+    each = [of({name: a[i] for name, a in queries.items()}) for i in range(count)]
+    return np.stack([np.asarray(one) for one in each])

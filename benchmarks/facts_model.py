@@ -45,7 +45,7 @@ class Size(NamedTuple):
     vocab_size: int = 4096
     width: int = 256
     layers: int = 3
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 128
     length: int = 20
     checkpoints: int = 4

@@ -70,7 +70,8 @@ class TokenNats(ByValue):
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         nats = jnp.where(counted, nats * jnp.where(known, 1.0, jnp.nan).astype(nats.dtype), 0)
-        return jnp.pad(nats, ((0, 0), (1, 0)))
+        nats = jnp.pad(nats, ((0, 0), (1, 0)))
+        return nats * batch["weights"].astype(nats.dtype) if "weights" in batch else nats
 
 
 @dataclass(frozen=True, eq=False)
