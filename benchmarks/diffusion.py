@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int)
     parser.add_argument("--draws", type=int)
     parser.add_argument("--images", type=int)
+    parser.add_argument("--methods", nargs="+", help="these alone of those that take gradients")
     parser.add_argument("--seconds", type=float, help="start no further set after so long")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
@@ -174,7 +175,10 @@ def main() -> None:
     losses = {}
     for p_mean in P_MEANS if arguments.development else (CHOSEN_P_MEAN,):
         loss = loss_at(setup, model, p_mean)
-        losses[p_mean] = (loss, *by_loss(setup, model, loss, arguments.development))
+        methods, divisors = by_loss(setup, model, loss, arguments.development)
+        if arguments.methods:
+            methods = [method for method in methods if method.name in arguments.methods]
+        losses[p_mean] = loss, methods, divisors
     settings = asdict(setup) | {
         "strengths": list(arguments.strengths),
         "development": arguments.development,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.tables_diffusion import development_table, diffusion_table, draws_table
 from benchmarks.tables_forward_inf import forward_inf_table
 from benchmarks.tables_lava import (
     lava_contrast_table,
@@ -35,6 +36,9 @@ from benchmarks.tables_planner import planner_table
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "diffusion": diffusion_table,
+    "diffusion_development": development_table,
+    "diffusion_draws": draws_table,
     "forward_inf": forward_inf_table,
     "lava": lava_table,
     "lava_contrast": lava_contrast_table,

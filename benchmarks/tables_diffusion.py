@@ -62,6 +62,37 @@ def verdict(rows: list[dict[str, Any]], chance: float) -> str:
     return "Best of each kind. " + "; ".join(said) + "."
 
 
+def development_table(document: dict[str, Any]) -> str:
+    """Mean average precision of what the settings were chosen from, a column per mean of ln σ."""
+    settings, rows = document["settings"], document["results"]["methods"]
+    means = sorted({row["p_mean"] for row in rows if row["p_mean"] is not None})
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for row in rows:
+        if row["p_mean"] is not None:
+            of_method = found.setdefault((row["method"], row["at"]), {})
+            of_method.setdefault(row["p_mean"], []).append(row["map"]["estimate"])
+    best = {
+        key: max(sum(values) / len(values) for values in of_method.values())
+        for key, of_method in found.items()
+    }
+    sets = len({row["set"] for row in document["results"]["rows"]})
+    strengths = ", ".join(map(str, settings["strengths"]))
+    lines = [
+        f"mAP on {sets} development models tuned for {strengths} steps, by the mean of ln σ of the "
+        f"draws; {settings['device']}.",
+        "",
+        f"| method | weights | {' | '.join(f'{mean:g}' for mean in means)} |",
+        "|---" * (2 + len(means)) + "|",
+    ]
+    for key in sorted(found, key=lambda key: -best[key]):
+        cells = [
+            f"{sum(values) / len(values):.3f}" if (values := found[key].get(mean)) else "–"
+            for mean in means
+        ]
+        lines.append(f"| {key[0]} | {key[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draws_table(document: dict[str, Any]) -> str:
     """Agreement of scores from different draws, by their number and how they are shared."""
     rows = document["results"]
