@@ -30,6 +30,7 @@ from benchmarks.facts_model import QUICK, Size, Subject, part_of, train_subject
 from jaxinf.applications.language import (
     centre_over_queries,
     rank_of_first,
+    reciprocal_rank_fusion,
     sum_of_z_scores,
 )
 from jaxinf.evaluation import mean_interval, recall_at_k
@@ -55,8 +56,9 @@ class Row(NamedTuple):
 
 
 BM25 = "BM25, question and answer"
-FORWARD = "preconditioned, object's loss"  # what the development part chose
-WEIGHT = 0.25  # of a method beside BM25, in z-scores
+# what the development part chose
+FORWARD = "by token, answer and whole question"
+FUSION = "ranks 0.25"
 
 
 def rows(quick: bool) -> dict[str, Row]:
@@ -98,15 +100,26 @@ BY_TOKEN = (
     ("by token, preconditioned, whole question", True, 0.1),
 )
 PARTS = ("best token", "best three", "mean token")
+BOTH = "by token, answer and whole question"
+OF_BOTH = (
+    "by token, preconditioned: best token",
+    "by token, preconditioned, whole question: mean token",
+)
 COMBINED = (
-    FORWARD,
+    BOTH,
     "by token, preconditioned: best token",
     "by token, preconditioned, whole question: mean token",
     "preconditioned, whole question",
     "grad-cos, object's loss",
     "hidden states, mean",
 )
-BY_WEIGHT = (0.1, 0.25, 0.5)
+FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
+    "ranks 0.25": lambda pair: reciprocal_rank_fusion(pair, weights=[1, 0.25], constant=1),
+    "ranks 0.5": lambda pair: reciprocal_rank_fusion(pair, weights=[1, 0.5], constant=1),
+    "z 0.05": lambda pair: sum_of_z_scores(pair, weights=[1, 0.05]),
+    "z 0.1": lambda pair: sum_of_z_scores(pair, weights=[1, 0.1]),
+    "z 0.25": lambda pair: sum_of_z_scores(pair, weights=[1, 0.25]),
+}
 
 
 def run_seed(
@@ -156,10 +169,12 @@ def run_seed(
             seconds = round(time.perf_counter() - start, 2)
             found[f"{label}: {part}"] = [*figures(scores, subject.relevant), seconds]
             print(f"{time.strftime('%T')} {label}: {part}: {found[f'{label}: {part}']}", flush=True)
+    final[BOTH] = sum_of_z_scores([final[name] for name in OF_BOTH])
+    found[BOTH] = [*figures(final[BOTH], subject.relevant), 0.0]
     for name in COMBINED:
-        for weight in BY_WEIGHT:
-            fused = sum_of_z_scores([final[BM25], final[name]], weights=[1.0, weight])
-            found[f"BM25 + {weight:g} {name}"] = [*figures(fused, subject.relevant), 0.0]
+        for how, fuse in FUSIONS.items():
+            fused = fuse([final[BM25], final[name]])
+            found[f"BM25 + {name}, {how}"] = [*figures(fused, subject.relevant), 0.0]
     return about, found
 
 
@@ -180,7 +195,8 @@ def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     """Means with intervals, and the differences that the aims are about."""
     kinds = {name: row.kind for name, row in rows(quick).items()}
     kinds |= {f"{label}: {part}": "forward" for label, *_ in BY_TOKEN for part in PARTS}
-    kinds |= {f"BM25 + {w:g} {name}": "combined" for name in COMBINED for w in BY_WEIGHT}
+    kinds[BOTH] = "forward"
+    kinds |= {f"BM25 + {name}, {how}": "combined" for name in COMBINED for how in FUSIONS}
     of = lambda name, i: np.array([found[name][i] for found in per_seed])
     table = [
         {
@@ -199,7 +215,7 @@ def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
         (FORWARD, "grad-cos"),
         (FORWARD, "hidden states, mean"),
         (FORWARD, BM25),
-        (f"BM25 + {WEIGHT:g} {FORWARD}", BM25),
+        (f"BM25 + {FORWARD}, {FUSION}", BM25),
     ]
     differences = [
         {
@@ -226,7 +242,7 @@ def main() -> None:
     per_seed: list[Any] = []
     settings = {
         "size": size._asdict(),
-        "weight": WEIGHT,
+        "fusion": FUSION,
         "forward": FORWARD,
         "devices": [device.device_kind for device in jax.devices()],
     }
