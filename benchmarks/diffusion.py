@@ -9,6 +9,7 @@ in the same table. Settings are chosen on sets that `--development` draws apart 
 """
 
 import argparse
+import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -138,6 +139,18 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def rows_done(file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the sets that an earlier run under the same settings has finished."""
+    if not file.exists():
+        return []
+    found = json.loads(file.read_text())
+    measured = {"base_loss", "base_seconds"}
+    same = lambda held: {name: value for name, value in held.items() if name not in measured}
+    if same(found["settings"]) != same(json.loads(json.dumps(settings))):
+        raise SystemExit(f"{file} is of other settings: remove it, or choose another --output")
+    return found["results"]["rows"]
+
+
 def main() -> None:
     """Run what the command line asks for and write the JSON after every set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="start no further set after so long")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
+    parser.add_argument("--resume", action="store_true", help="go on where the JSON there ends")
     parser.add_argument("--quick", action="store_true", help="tiny models of 8 x 8 digits, 2 sets")
     parser.add_argument("--no-progress", dest="progress", action="store_false")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
@@ -168,7 +182,9 @@ def main() -> None:
     images = load_images(setup, arguments.data)
     model, base, base_loss = train_base(setup, images, arguments.base, arguments.progress)
     trained = time.perf_counter() - began
-    module, variables, accuracy = train_classifier(setup, images, arguments.progress)
+    module, variables, accuracy = train_classifier(
+        setup, images, arguments.base, arguments.progress
+    )
     note = f"base: loss {base_loss}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
     print(note, file=sys.stderr, flush=True)
     trivial = contenders(setup, model, module)
@@ -190,11 +206,15 @@ def main() -> None:
         "classifier_accuracy": accuracy,
     }
     suffix = "_development" if arguments.development else ""
-    rows: list[dict[str, Any]] = []
+    file = arguments.output / f"diffusion{suffix}.json"
+    rows = rows_done(file, settings) if arguments.resume else []
+    done = {row["set"] for row in rows}
     first = DEVELOPMENT if arguments.development else 0
     for seed in range(first, first + arguments.sets):
         if arguments.seconds and time.perf_counter() - began > arguments.seconds:
             break
+        if seed in done:
+            continue
         for strength in arguments.strengths:
             found, shown = run_set(
                 setup, model, base, variables, images, trivial, losses, seed, strength
@@ -206,7 +226,7 @@ def main() -> None:
                 kept = {name: a for name, a in shown["scores"].items() if name in SHEET}
                 sheet.write_bytes(contact_sheet(**shown | {"scores": kept}))
         results = {"methods": summarise(rows), "rows": rows}
-        write_result(arguments.output / f"diffusion{suffix}.json", settings, results)
+        write_result(file, settings, results)
         print(f"set {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
 

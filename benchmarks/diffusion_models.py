@@ -17,7 +17,14 @@ import optax
 
 from jaxinf.adapters import stateful_from_linen
 from jaxinf.datasets import load_digits, read_npz
-from jaxinf.models import BatchNormCNN, cross_entropy, fit, predict
+from jaxinf.models import (
+    BatchNormCNN,
+    cross_entropy,
+    fit,
+    load_variables,
+    predict,
+    save_variables,
+)
 from jaxinf.models.diffusion import EDM, fit_edm, init_params, load_edm, sample, save_edm
 
 
@@ -162,15 +169,37 @@ def generate(setup: Setup, model: EDM, params: Any, label: int, seed: int) -> di
 
 
 def train_classifier(
-    setup: Setup, images: dict[str, np.ndarray], progress: bool
+    setup: Setup, images: dict[str, np.ndarray], folder: Path | None, progress: bool
 ) -> tuple[nn.Module, Any, float]:
     """A small network that tells the classes apart, its variables, and its held-out accuracy."""
     module = BatchNormCNN(widths=(32, 64, 64))
     variables = module.init(jax.random.key(0), images["x"][:1])
     stateful, (params, state) = stateful_from_linen(module, variables, cross_entropy)
     seen = {name: a[setup.held_out :] for name, a in images.items()}
+    kept = None if folder is None else folder / "classifier"
     epochs = 1 if setup.data == "digits" else 5
     steps = epochs * (len(seen["y"]) // setup.base_batch)
+    if kept is None or not kept.exists():
+        variables = _fit_classifier(setup, stateful, params, state, seen, epochs, steps, progress)
+        if kept is not None:
+            save_variables(kept, variables)
+    else:
+        variables = load_variables(kept, like=variables)
+    held_out = {name: a[: min(2000, setup.held_out)] for name, a in images.items()}
+    guesses = predict(module, variables, held_out["x"]).argmax(1)
+    return module, variables, float(np.mean(guesses == held_out["y"]))
+
+
+def _fit_classifier(
+    setup: Setup,
+    stateful: Any,
+    params: Any,
+    state: Any,
+    seen: dict[str, np.ndarray],
+    epochs: int,
+    steps: int,
+    progress: bool,
+) -> Any:
     fitted = fit(
         stateful,
         params,
@@ -182,10 +211,7 @@ def train_classifier(
         key=jax.random.key(1),
         progress=progress,
     )
-    variables = {"params": fitted.params, **fitted.state}
-    held_out = {name: a[: min(2000, setup.held_out)] for name, a in images.items()}
-    guesses = predict(module, variables, held_out["x"]).argmax(1)
-    return module, variables, float(np.mean(guesses == held_out["y"]))
+    return {"params": fitted.params, **fitted.state}
 
 
 @functools.lru_cache(maxsize=4)
