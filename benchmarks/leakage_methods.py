@@ -192,6 +192,8 @@ def whitened(
     inverse = np.linalg.inv(among.astype(np.float64) + ridge * np.eye(len(among)))
     found = slopes - products @ inverse @ of_references
     own = inverse @ of_references
+    asked = 1 - np.sum((products @ inverse) * products, axis=1)
+    found = found / np.sqrt(np.maximum(asked, 1e-9))[:, None]
     if norms is None:
         size = np.sqrt(np.mean(np.square(ridge * own), axis=0))
     else:

@@ -40,6 +40,8 @@ def _subject(document: dict[str, Any], found: dict[str, Any]) -> str:
         cells = [f"{row['top1'][kind]['estimate']:.2f}" for kind in kinds]
         cells += [_interval(row["top1"]["all"]), f"{row['top5']['all']['estimate']:.2f}"]
         mark = "" if row["ranking"] == "signed" else " ±"
+        if row["seeds"] < len(fits):
+            mark += f" ({row['seeds']} draw{'s' * (row['seeds'] > 1)})"
         lines.append(f"| {row['method']}{mark} | {FAMILIES[row['family']]} | {' | '.join(cells)} |")
     lines += [
         "",

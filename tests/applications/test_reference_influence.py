@@ -49,7 +49,9 @@ def by_the_formula(params, queries, reference, train, ridge):
     inverse = np.linalg.inv(r @ r.T + ridge * np.eye(len(r)))
     of_queries = u - u @ r.T @ inverse @ r
     of_references = r - r @ r.T @ inverse @ r
-    return of_queries @ g.T / np.sqrt(np.mean((of_references @ g.T) ** 2, axis=0)), of_queries
+    own = np.sqrt(np.sum(u * of_queries, axis=1, keepdims=True))
+    size = np.sqrt(np.mean((of_references @ g.T) ** 2, axis=0))
+    return of_queries @ g.T / own / size, of_queries
 
 
 @pytest.mark.parametrize("scorer", ["jvp", "gradients", "auto"])

@@ -35,11 +35,13 @@ def reference_influence(
 
     With `u` the unit gradients of the K queries and `U` [R, P] those of the references,
 
-    `w = u − u Uᵀ (U Uᵀ + ridge I)⁻¹ U`,  `score(z) = ⟨∇ℓ(z), w⟩ / rms_r ⟨∇ℓ(z), w_r⟩`,
+    `w = u − u Uᵀ (U Uᵀ + ridge I)⁻¹ U`,
+    `score(z) = ⟨∇ℓ(z), w⟩ / (√⟨u, w⟩ · rms_r ⟨∇ℓ(z), w_r⟩)`,
 
     `w_r` the references' own directions so treated. `w` is the query's gradient times the
     inverse of the references' second moments (plus ridge), up to a factor; the denominator
-    stands for the norm of the example's gradient in that metric.
+    stands for the norms of both gradients in that metric, so that scores compare across queries
+    as cosines do.
 
     Sign: positive = training on the example lowers the query's loss (a proponent). Negative and
     large: the same input under another label.
@@ -119,24 +121,36 @@ def _whitened(asked: Params, others: Params, ridge: jax.Array) -> tuple[Params, 
     damped = among + ridge * jnp.eye(among.shape[0], dtype=among.dtype)
     shares = jnp.linalg.solve(damped, _products(rows, unit)).T
     of_queries = jax.tree.map(lambda u, r: u - jnp.tensordot(shares, r, 1), unit, rows)
+    kept = _norms(of_queries)
+    of_queries = _scaled(of_queries, jnp.sqrt(_dots(unit, of_queries)))
     mixing = ridge * jnp.linalg.inv(damped)
     of_references = jax.tree.map(lambda r: jnp.tensordot(mixing, r, 1), rows)
     both = jax.tree.map(lambda q, r: jnp.concatenate([q, r]), of_queries, of_references)
-    return both, _norms(of_queries)
+    return both, kept
 
 
 def _unit(tree: Params) -> Params:
-    norms = _norms(tree)
-    scale = 1 / jnp.where(norms > 0, norms, 1)
+    return _scaled(tree, _norms(tree))
+
+
+def _scaled(tree: Params, sizes: jax.Array) -> Params:
+    """Each row divided by its size; rows of size 0 stay."""
+    scale = 1 / jnp.where(sizes > 0, sizes, 1)
     spread = lambda a: scale.reshape(-1, *[1] * (a.ndim - 1))
     return jax.tree.map(lambda a: a * spread(a), tree)
 
 
 def _norms(tree: Params) -> jax.Array:
-    squares = [
-        jnp.sum(jnp.square(a.reshape(a.shape[0], -1)), axis=1) for a in jax.tree.leaves(tree)
+    return jnp.sqrt(_dots(tree, tree))
+
+
+def _dots(a: Params, b: Params) -> jax.Array:
+    """Inner product of every row with the same row of the other."""
+    parts = [
+        jnp.sum((x * y).reshape(x.shape[0], -1), axis=1)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     ]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
+    return sum(parts[1:], parts[0])
 
 
 def _products(a: Params, b: Params) -> jax.Array:
