@@ -12,6 +12,8 @@ from jaxinf.cli.devices import provenance, use_all_cores
 class LanguageMethod(StrEnum):
     """What stands beside BM25."""
 
+    BY_TOKEN = "by-token"
+    BEST_TOKEN = "best-token"
     PRECONDITIONED = "preconditioned"
     FORWARD_INF = "forward-inf"
     FORWARD_INF_JVP = "forward-inf-jvp"
@@ -48,14 +50,16 @@ def language(
     method: Annotated[
         LanguageMethod,
         typer.Option(
-            help="What looks at the model, beside BM25. preconditioned: the answer's gradient over "
+            help="What looks at the model, beside BM25. by-token: what the words of a text "
+            "and of the question share, word by word; best-token: what one word shares with the "
+            "answer; preconditioned: the answer's gradient over "
             "the training set's curvature, in forward passes; forward-inf: a step on the answer, "
             "seen in every text's loss; forward-inf-jvp: its limit; none: BM25 alone.",
         ),
-    ] = LanguageMethod.PRECONDITIONED,
+    ] = LanguageMethod.BY_TOKEN,
     weight: Annotated[
         float, typer.Option(help="Of the method where it is combined with BM25, which has 1.")
-    ] = 0.5,
+    ] = 0.25,
     column: Annotated[
         str | None, typer.Option(help="Column of the training texts.", show_default="text")
     ] = None,

@@ -119,10 +119,10 @@ def test_tokens_of_proponents_sum_to_their_scores(untaught):
 
 
 def test_the_first_method_is_combined_with_bm25(untaught):
-    found = trace(untaught, methods=["hidden-states"], weight=0.0)
+    found = trace(untaught, methods=["hidden-states"], weight=0.0, combination="z")
     assert np.corrcoef(found.scores["combined"].ravel(), found.scores["bm25"].ravel())[0, 1] > 0.9
     ranked = trace(untaught, methods=["hidden-states"], combination="ranks")
-    assert 0 < ranked.scores["combined"].max() < 1.5 / 60
+    assert 0 < ranked.scores["combined"].max() <= 1.25 / 2
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_first_method_is_combined_with_bm25(untaught):
         ({"sentences": []}, "no candidate sentences"),
         ({"prompts": []}, "prompts is empty"),
         ({"sentences": ["x " * 40]}, "the model's context is 16: cut or split it"),
-        ({"methods": ["magic"]}, "method 'magic' is unknown: preconditioned"),
+        ({"methods": ["magic"]}, "method 'magic' is unknown: by-token"),
         ({"combination": "sum"}, "combination must be"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"tokenizer": "large"}, "ids up to 399 but the model only 293 tokens"),

@@ -1,6 +1,7 @@
 """Influence in language models: which training sentences made the model answer so?"""
 
 from jaxinf.applications.language.arrays import encode_answers, encode_texts, same_length
+from jaxinf.applications.language.by_token import by_token, unit_weights
 from jaxinf.applications.language.combine import (
     centre_over_queries,
     rank_of_first,
@@ -19,6 +20,7 @@ __all__ = [
     "FactTrace",
     "answers_of",
     "build_method",
+    "by_token",
     "causal_lm_loss",
     "centre_over_queries",
     "encode_answers",
@@ -36,5 +38,6 @@ __all__ = [
     "sum_of_z_scores",
     "token_scores",
     "trace_facts",
+    "unit_weights",
     "unpack",
 ]

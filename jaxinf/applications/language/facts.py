@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import optax
 from jaxtyping import Bool, Float, Int
 
 from jaxinf.applications.language.arrays import encode_answers, encode_texts, same_length
+from jaxinf.applications.language.by_token import unit_weights
 from jaxinf.applications.language.combine import reciprocal_rank_fusion, sum_of_z_scores
 from jaxinf.applications.language.methods import TextMethod, build_method
 from jaxinf.errors import InputError, check_count
@@ -59,9 +61,9 @@ def trace_facts(
     prompts: Sequence[str],
     answers: Sequence[str],
     *,
-    methods: Sequence[TextMethod] = ("preconditioned",),
-    weight: float = 0.5,
-    combination: Combination = "z",
+    methods: Sequence[TextMethod] = ("by-token",),
+    weight: float = 0.25,
+    combination: Combination = "ranks",
     batch_size: int = 256,
     query_chunk: int | None = None,
     truncate: bool = False,
@@ -88,7 +90,8 @@ def trace_facts(
         methods: of `build_method`; the first one is what is combined with BM25. None at all: BM25
             alone.
         weight: of that method in the combination, BM25's being 1.
-        combination: `"z"`, the sum of z-scores, or `"ranks"`, reciprocal rank fusion.
+        combination: `"ranks"`, reciprocal rank fusion with the constant 1; or `"z"`, the sum of
+            z-scores.
         batch_size: sentences per step over all devices.
         query_chunk: questions whose directions are held at once; default what fits in 2 GiB.
         truncate: cut sentences over the context, instead of refusing them.
@@ -135,10 +138,13 @@ def trace_facts(
     train_words, query_words = word_ids(sentences, whole)
     scores = {"bm25": run("bm25", bm25(), (), query_words, train_words)}
     for name, method in built.items():
-        asked = queries if method.by_answer else texts
-        scores[name] = run(name, method.attributor, params, asked, train)
+        asked, taught = queries if method.by_answer else texts, train
+        if method.weighted:
+            asked = asked | {"weights": unit_weights(module, params, asked)}
+            taught = train | {"weights": np.ones(train["mask"].shape, np.float32)}
+        scores[name] = run(name, method.attributor, params, asked, taught)
     first = [scores["bm25"], *(scores[name] for name in list(methods)[:1])]
-    fuse = sum_of_z_scores if combination == "z" else reciprocal_rank_fusion
+    fuse = sum_of_z_scores if combination == "z" else partial(reciprocal_rank_fusion, constant=1.0)
     scores["combined"] = fuse(first, weights=[1.0, weight][: len(first)])
     answered, nats = answers_of(module, params, queries)
     return FactTrace(scores, answered, nats, train, queries)

@@ -23,7 +23,8 @@ def causal_lm_loss(module: Any, *, reduction: Reduction = "mean") -> Partial:
 
     A batch holds `tokens` int[B, T] and `mask` bool[B, T], true for the tokens that count as
     something to predict: all of a text's, or an answer's alone (`encode_texts`,
-    `encode_answers`). Padding stands behind the text, where causal attention does not look, and is
+    `encode_answers`); optionally `weights` float[B, T], which the tokens' losses are multiplied by.
+    Padding stands behind the text, where causal attention does not look, and is
     masked.
 
     Args:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxinf.applications.language.by_token import Aggregate, by_token
 from jaxinf.applications.language.losses import causal_lm_loss
 from jaxinf.errors import InputError
 from jaxinf.influence import (
@@ -24,6 +25,8 @@ from jaxinf.influence import (
 from jaxinf.typing import Batch, Params
 
 TextMethod: TypeAlias = Literal[
+    "by-token",
+    "best-token",
     "preconditioned",
     "forward-inf",
     "forward-inf-jvp",
@@ -45,11 +48,13 @@ class Built(NamedTuple):
         followed: the attributor before it is normalised, whose scores split over tokens; None
             where they do not.
         by_answer: whether queries are asked by their answer's tokens alone; else by all.
+        weighted: whether the queries' tokens are brought to unit length (`unit_weights`).
     """
 
     attributor: Attributor
     followed: Attributor | None
     by_answer: bool = True
+    weighted: bool = False
 
 
 def build_method(
@@ -69,13 +74,15 @@ def build_method(
     `"hidden-states"`, higher = more alike.
 
     Args:
-        name: `"preconditioned"`, the query's gradient over the training set's curvature (EK-FAC),
-            followed forwards and divided by an estimate of the example's gradient norm, so forward
-            passes alone on the training side; `"forward-inf"`, Adam's steps on the answer, the
-            change of each sentence's loss relative to that loss; `"forward-inf-jvp"`, the first
-            order of one plain step, the same way; `"grad-dot"`, `"grad-cos"`, `"trak"`; or
-            `"hidden-states"`, the cosine of mean hidden states.
-        module: a `CausalLM`, or what is applied like it.
+        name: `"by-token"`, what the tokens of a sentence and of the whole question share, each
+            token's gradient at unit length; `"best-token"`, what one token of a sentence shares
+            with the answer (both: `by_token`); `"preconditioned"`, the answer's gradient over the
+            training set's curvature (EK-FAC), over an estimate of each sentence's gradient norm;
+            `"forward-inf"`, Adam's steps on the answer, the change of each sentence's loss
+            relative to that loss; `"forward-inf-jvp"`, the limit of a small plain step, the same
+            way. All of these take forward passes alone on the training side. `"grad-dot"`,
+            `"grad-cos"` and `"trak"` take gradients; `"hidden-states"` is the cosine of mean
+            hidden states.
         key: for random probes and projections; default key 0.
         damping: of the curvature, in units of its mean eigenvalue.
         num_probes: random directions that gradient norms are estimated by.
@@ -120,7 +127,16 @@ def build_method(
         )
         return Built(method, None)
 
+    def tokenwise(aggregate: Aggregate) -> Built:
+        method = by_token(
+            module, aggregate=aggregate, damping=damping, num_probes=num_probes, key=key
+        )
+        whole = aggregate == "mean"
+        return Built(method, preconditioned().followed, not whole, whole)
+
     makers: dict[str, Callable[[], Built]] = {
+        "by-token": lambda: tokenwise("mean"),
+        "best-token": lambda: tokenwise("best"),
         "preconditioned": preconditioned,
         "forward-inf": lambda: relative(
             forward_inf(loss, optimizer=optax.adam(learning_rate), steps=steps)
