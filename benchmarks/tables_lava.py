@@ -258,8 +258,12 @@ def lava_contrast_table(document: dict[str, Any]) -> str:
     for row in results:
         key = row["solver"], row["unit"], row["contrast"]
         cells.setdefault(key, {})[row["set"], row["corruption"]] = float(np.mean(row["auroc"]))
-    corruptions = list(dict.fromkeys(row["corruption"] for row in results))
-    sets = list(dict.fromkeys(row["set"] for row in results))
+    # means are of what every row has
+    shared = set.intersection(*(set(found) for found in cells.values()))
+    cells = {key: {k: v for k, v in found.items() if k in shared} for key, found in cells.items()}
+    pairs = [(row["set"], row["corruption"]) for row in results]
+    corruptions = list(dict.fromkeys(c for s, c in pairs if (s, c) in shared))
+    sets = list(dict.fromkeys(s for s, c in pairs if (s, c) in shared))
     lines = [
         f"AUROC, means over {', '.join(sets)} and {settings['seeds']} seeds from "
         f"{settings['first_seed']} on. The last columns: the mean and the least of all sets and "
