@@ -26,6 +26,7 @@ from jaxinf.errors import (
     check_positive,
 )
 from jaxinf.influence import Attribution, Attributor, attribute, forward_inf, normalise_by_loss
+from jaxinf.influence.queries import as_groups
 from jaxinf.models.diffusion.edm import EDM, P_MEAN, P_STD, weighted_error
 from jaxinf.typing import Batch, Params, PerExampleLoss
 
@@ -170,6 +171,47 @@ def mirrored_tuning(
     check_count(steps, "steps")
     tuned = forward_inf(loss_fn, optimizer=optax.adam(learning_rate), steps=steps)
     return normalise_by_loss(tuned, loss_fn)
+
+
+def loss_fall(loss_fn: PerExampleLoss, before: Params) -> Attributor:
+    """By what share has each training image's loss fallen since the weights `before`?
+
+    The question of a fine-tuned model that knows nothing of the generated image: which images was
+    it tuned on? Run it first: where the tuning was strong it finds them all, and what else is
+    found must be held against it.
+
+    Sign: positive = the loss fell. Unit: a share of the loss before. Every query gets the same
+    scores.
+
+    Cost: two forward passes per training image and draw, whatever the number of queries.
+
+    Args:
+        loss_fn: a `denoising_loss`.
+        before: the weights from before the tuning; `attribute` gets those from after it.
+
+    Returns:
+        An `Attributor`.
+
+    Example:
+        >>> error = lambda mean, x, noise, sigma, labels: jnp.mean((x - mean) ** 2, (1, 2, 3))
+        >>> loss = denoising_loss(error, draw_noise(jax.random.key(0), 2, (2, 2, 1)))
+        >>> batch = {"x": jnp.ones((1, 2, 2, 1)), "y": jnp.zeros(1, int)}
+        >>> method = loss_fall(loss, jnp.zeros(()))
+        >>> method.score(method.prepare(jnp.ones(()), batch), batch).tolist()
+        [[1.0]]
+    """
+
+    def prepare(params: Params, queries: Batch, train: Any = None) -> tuple[Any, ...]:
+        count = as_groups(queries).weights.shape[0]
+        loss = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
+        return loss, before, params, jnp.zeros((count, 1))
+
+    def score(state: tuple[Any, ...], batch: Batch) -> jax.Array:
+        loss, before, params, blank = state
+        old = loss(before, batch)
+        return blank + ((old - loss(params, batch)) / jnp.maximum(old, 1e-12))[None]
+
+    return Attributor(prepare, score, None, loss_fn, lambda k: 2.0, "loss_fall")
 
 
 def attribute_generated(

@@ -6,7 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxinf.applications.diffusion import attribute_generated, denoising_loss, draw_noise
+from jaxinf.applications.diffusion import (
+    attribute_generated,
+    denoising_loss,
+    draw_noise,
+    loss_fall,
+)
 from jaxinf.errors import InputError
 from jaxinf.influence import forward_inf, forward_inf_jvp, grad_cos, grad_dot, normalise_by_loss
 from jaxinf.models.diffusion import EDM, init_params, weighted_error
@@ -130,6 +135,16 @@ def test_an_image_is_its_own_first_proponent():
         "cos": lambda loss: grad_cos(loss, scorer="gradients"),
     }
     assert own_scores(small_error, SMALL, methods)["cos"][2] == pytest.approx(1, rel=1e-5)
+
+
+def test_the_fall_of_the_loss_is_that_and_the_same_for_every_query():
+    loss = denoising_loss(small_error, draw_noise(jax.random.key(2), 3, SHAPE))
+    train, after = images(5, seed=1), jax.tree.map(lambda p: 0.9 * p, SMALL)
+    found = attribute_generated(
+        loss_fall(loss, SMALL), after, images(2, seed=3), train, progress=False
+    )
+    old, new = (jax.jit(loss)(params, train) for params in (SMALL, after))
+    np.testing.assert_allclose(found.scores, np.tile((old - new) / old, (2, 1)), rtol=1e-4)
 
 
 @pytest.mark.slow
