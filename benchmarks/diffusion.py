@@ -46,11 +46,10 @@ from jaxinf.evaluation import mean_interval
 
 STRENGTHS = (30, 100, 300)
 SHEET = (
-    "pixels, nearest, none",
-    "classifier's features, classifier",
-    "grad_cos, base",
-    "grad_cos, tuned",
-    "10 Adam steps / loss, base",
+    "pixels, nearest, none, contrast",
+    "classifier's features, classifier, contrast",
+    "grad_cos, tuned, contrast",
+    "10 Adam steps / loss, tuned, contrast",
 )
 """Rows of the contact sheet, from top to bottom, after exemplars, images, and the base's images."""
 DEVELOPMENT = 500
@@ -82,6 +81,8 @@ def run_set(
         entry |= {"at": found.at, "p_mean": p_mean, "seconds": round(found.seconds, 3)}
         rows.append(entry | judge(found.scores, chosen.relevant))
         shown["scores"][f"{found.name}, {found.at}"] = found.scores
+        contrast = found.scores[: setup.images] - found.scores[setup.images :]
+        shown["scores"][f"{found.name}, {found.at}, contrast"] = contrast
         where = f"{found.name}, {found.at}, {p_mean}: {found.seconds:.1f} s"
         print(f"  {where}, map {rows[-1]['map']:.3f}", file=sys.stderr, flush=True)
 

@@ -139,9 +139,10 @@ def mirrored_tuning(
 ) -> Attributor:
     """Fine-tune on the generated image; by what share does each training image's loss fall?
 
-    For a model that was fine-tuned and still has its weights from before: take those. The tuning
-    that made the image is mirrored by a short one on the image itself. Elsewhere, a
-    `forward_inf_jvp` over the loss is the better choice: docs/diffusion.md has the figures.
+    For a model that was fine-tuned: the tuning that made the image is mirrored by a short one on
+    the image itself. It works at the weights from before the tuning; and at those from after it
+    as a contrast with the image that the weights from before make from the same noise, not
+    without (docs/diffusion.md).
 
     Sign: positive = training on the image lowers the denoising loss of the generated one (a
     proponent). Unit: a share of the image's own loss.
