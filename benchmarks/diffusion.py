@@ -66,11 +66,14 @@ def run_set(
     losses: dict[float, Any],
     seed: int,
     strength: int,
+    unrelated: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Figures of every method for one set at one strength, and what the contact sheet shows."""
     chosen = draw_set(setup, images, seed)
     tuned = customise(setup, model, base, chosen, strength, seed)
     made = generate(setup, model, tuned, chosen.label, seed)
+    if unrelated:
+        made = generate(setup, model, base, chosen.label, 5000 + seed)
     plain = generate(setup, model, base, chosen.label, seed)
     queries = {name: np.concatenate([made[name], plain[name]]) for name in made}
     weights = {"base": base, "tuned": tuned, "classifier": classifier, "none": {}}
@@ -146,7 +149,9 @@ def rows_done(file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     found = json.loads(file.read_text())
     measured = {"base_loss", "base_seconds"}
-    same = lambda held: {name: value for name, value in held.items() if name not in measured}
+    same = lambda held: (
+        {"unrelated": False} | {name: value for name, value in held.items() if name not in measured}
+    )
     if same(found["settings"]) != same(json.loads(json.dumps(settings))):
         raise SystemExit(f"{file} is of other settings: remove it, or choose another --output")
     return found["results"]["rows"]
@@ -167,6 +172,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="start no further set after so long")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
+    parser.add_argument(
+        "--unrelated", action="store_true", help="control: ask about other images of the base"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where the JSON there ends")
     parser.add_argument("--quick", action="store_true", help="tiny models of 8 x 8 digits, 2 sets")
     parser.add_argument("--no-progress", dest="progress", action="store_false")
@@ -199,6 +207,7 @@ def main() -> None:
     settings = asdict(setup) | {
         "strengths": list(arguments.strengths),
         "development": arguments.development,
+        "unrelated": arguments.unrelated,
         "quick": arguments.quick,
         "device": jax.devices()[0].device_kind,
         "parameters": sum(a.size for a in jax.tree.leaves(base)),
@@ -207,6 +216,7 @@ def main() -> None:
         "classifier_accuracy": accuracy,
     }
     suffix = "_development" if arguments.development else ""
+    suffix += "_unrelated" if arguments.unrelated else ""
     file = arguments.output / f"diffusion{suffix}.json"
     rows = rows_done(file, settings) if arguments.resume else []
     done = {row["set"] for row in rows}
@@ -218,7 +228,16 @@ def main() -> None:
             continue
         for strength in arguments.strengths:
             found, shown = run_set(
-                setup, model, base, variables, images, trivial, losses, seed, strength
+                setup,
+                model,
+                base,
+                variables,
+                images,
+                trivial,
+                losses,
+                seed,
+                strength,
+                arguments.unrelated,
             )
             rows += found
             sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"

@@ -17,6 +17,12 @@ def diffusion_table(document: dict[str, Any]) -> str:
         f"Chance: recall@10 {chance:.3f}. Base model: {settings['parameters']:,} parameters, "
         f"{settings['base_steps']:,} steps; {settings['device']}.",
     ]
+    if settings.get("unrelated"):
+        lines.insert(
+            0,
+            "**Control.** The images asked about are others of the base model, which no exemplar "
+            "is behind: what a method finds here it finds whatever the image shows.\n",
+        )
     for strength in settings["strengths"]:
         of_strength = [row for row in rows if row["strength"] == strength]
         if of_strength:
