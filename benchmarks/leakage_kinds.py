@@ -26,6 +26,8 @@ import numpy as np
 from benchmarks.common import RESULTS, cores, write_result
 from benchmarks.leakage_figures import FDR, measure, summarise
 from benchmarks.leakage_methods import (
+    LAST_CHEAP,
+    RELEASED,
     Make,
     Settings,
     cheap_steps,
@@ -84,9 +86,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=512, help="training examples per step")
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual queries")
     parser.add_argument("--probes", type=int, default=64, help="for gradient norms; 0: none")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
-    parser.add_argument("--raw", type=Path, help="file for the figures under every setting")
+    parser.add_argument("--raw", type=Path, help="file for every figure; a run goes on from it")
     parser.add_argument("--quick", action="store_true", help="2 seeds, tiny sizes")
     parser.add_argument("--name", default="leakage_kinds", help="of the JSON")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
@@ -96,15 +99,18 @@ def main() -> None:
     deadline = time.monotonic() + arguments.seconds
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_num_cpu_devices", cores())
-    runs: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in arguments.subject}
-    fits: dict[str, list[Any]] = defaultdict(list)
+    runs: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    fits: dict[str, dict[str, Any]] = defaultdict(dict)
+    if arguments.raw is not None and arguments.raw.exists():
+        saved = json.loads(arguments.raw.read_text())
+        fits.update(saved["fits"])
+        for name, by_method in saved["runs"].items():
+            runs[name].update(by_method)
     began = time.monotonic()
     sizes = {
-        name: QUICK if arguments.quick else SIZES[name]._replace(
-            train=arguments.train or SIZES[name].train
-        )
+        name: QUICK if arguments.quick else _sized(SIZES[name], arguments)
         for name in arguments.subject
-    }  # fmt: skip
+    }
     subjects = {}
     on_accelerator = jax.default_backend() != "cpu"
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +119,8 @@ def main() -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
         for is_costly in (False, True):
             for seed, name in itertools.product(range(arguments.seeds), arguments.subject):
-                if time.monotonic() > deadline:
+                last = RELEASED if is_costly else LAST_CHEAP
+                if time.monotonic() > deadline or _has(runs[name], last, seed):
                     continue
                 settings = Settings(
                     min(arguments.batch_size, sizes[name].train),
@@ -122,26 +129,39 @@ def main() -> None:
                     seed,
                     arguments.probes,
                 )
+                subject = subjects.get((name, seed)) or SUBJECTS[name](sizes[name], seed)
+                subjects[name, seed] = subject
+                fits[name][str(seed)] = subject.fit
                 if is_costly:
-                    subject = subjects[name, seed]
                     rows = stepped_queries(subject, sizes[name])
                     made = costly_steps(subject, settings, rows)
                 else:
-                    subject = subjects[name, seed] = SUBJECTS[name](sizes[name], seed)
-                    fits[name].append(subject.fit)
                     made = cheap_steps(subject, settings)
                 line = f"-- {name}, seed {seed}: {subject.fit}, {time.monotonic() - began:.0f} s"
                 print(line, file=sys.stderr, flush=True)
                 for figures in run_steps(made, subject, deadline):
-                    runs[name][figures["method"]].append(figures)
+                    if not _has(runs[name], figures["method"], seed):
+                        runs[name][figures["method"]].append(figures | {"seed": seed})
                 _write(arguments, sizes, runs, fits)
+
+
+def _sized(sizes: Sizes, arguments: argparse.Namespace) -> Sizes:
+    fewer = {
+        name: round(arguments.share * getattr(sizes, name))
+        for name in ("copies", "reference", "calibration", "clean")
+    }
+    return sizes._replace(train=arguments.train or sizes.train, **fewer)
+
+
+def _has(by_method: dict[str, list[Any]], method: str, seed: int) -> bool:
+    return any(figures["seed"] == seed for figures in by_method.get(method, ()))
 
 
 def _write(
     arguments: argparse.Namespace,
     sizes: dict[str, Sizes],
     runs: dict[str, dict[str, list[Any]]],
-    fits: dict[str, list[Any]],
+    fits: dict[str, dict[str, Any]],
 ) -> None:
     results = []
     for name, by_method in runs.items():
@@ -156,7 +176,7 @@ def _write(
             for method, of_method in by_method.items()
         ]
         if methods:
-            results.append({"subject": name, "fit": fits[name], "methods": methods})
+            results.append({"subject": name, "fit": list(fits[name].values()), "methods": methods})
     settings = {
         "sizes": {name: size._asdict() for name, size in sizes.items()},
         "fdr": FDR,
@@ -165,7 +185,7 @@ def _write(
         "device": jax.devices()[0].device_kind,
     }
     if arguments.raw is not None:
-        arguments.raw.write_text(json.dumps(runs))
+        arguments.raw.write_text(json.dumps({"fits": fits, "runs": runs}))
     write_result(arguments.output / f"{arguments.name}.json", settings, results)
 
 

@@ -79,7 +79,8 @@ def _verdict(methods: list[dict[str, Any]], kinds: list[str]) -> str:
         said.append(
             f"Best {name} baseline: {best['method']}, top-1 {_difference(chosen, best, 'top1')}"
             + (
-                f", AUROC {_difference(chosen, best, 'auroc')}."
+                f", AUROC {_difference(chosen, best, 'auroc')}, power "
+                f"{_difference(chosen, best, 'power')}."
                 if "auroc" in chosen and "auroc" in best
                 else "."
             )
