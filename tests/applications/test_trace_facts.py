@@ -63,7 +63,7 @@ def trace(model, **options):
     return trace_facts(*model, SENTENCES, PROMPTS, ANSWERS, progress=False, **options)
 
 
-FOLLOWED = [name for name in METHODS if name not in ("trak", "hidden-states")]
+FOLLOWED = [name for name in METHODS if name in ("by-token", "forward-inf", "grad-cos")]
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ def build_method(
             way. All of these take forward passes alone on the training side. `"grad-dot"`,
             `"grad-cos"` and `"trak"` take gradients; `"hidden-states"` is the cosine of mean
             hidden states.
+        module: a `CausalLM`, or what is applied like it.
         key: for random probes and projections; default key 0.
         damping: of the curvature, in units of its mean eigenvalue.
         num_probes: random directions that gradient norms are estimated by.

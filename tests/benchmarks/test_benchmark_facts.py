@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.facts import (
+    BM25,
+    BOTH,
+    BY_TOKEN,
+    COMBINED,
+    FORWARD,
+    FUSION,
+    FUSIONS,
+    PARTS,
+    figures,
+    rows,
+    summary,
+)
+from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
+from benchmarks.facts_model import QUICK, answered_right, train_subject
+from benchmarks.tables_facts import facts_explore_table, facts_table
+
+PATTERNS = {
+    "P1": ["[X] lies in [Y].", "[X] is a town of [Y].", "[Y] has [X].", "The state of [X] is [Y]."],
+    "P2": ["[X] speaks [Y].", "[Y] is the tongue of [X].", "The tongue of [X] is [Y]."],
+}
+FACTS = [Fact(relation, f"S{i}", f"O{i % 7}") for i in range(40) for relation in PATTERNS]
+
+
+@pytest.mark.parametrize("part", ["report", "development"])
+def test_facts_are_asked_in_words_that_they_were_not_taught_in(part):
+    drawn = draw_facts(FACTS, PATTERNS, 0, part, 20, 2)
+    assert len(drawn.prompts) == 20
+    assert np.bincount(drawn.facts).max() == 2
+    for number, (prompt, answer) in enumerate(zip(drawn.prompts, drawn.answers, strict=True)):
+        own = {drawn.sentences[i] for i in np.flatnonzero(drawn.facts == number)}
+        assert f"{prompt} {answer}." not in own
+    for sentence, number, (first, last) in zip(
+        drawn.sentences, drawn.facts, drawn.objects, strict=True
+    ):
+        assert sentence[first:last] == drawn.answers[number]
+
+
+def test_parts_share_no_subject():
+    subjects = [
+        set(draw_facts(FACTS, PATTERNS, 0, part, 80, 2).subjects)
+        for part in ("report", "development")
+    ]
+    assert all(subjects)
+    assert not subjects[0] & subjects[1]
+
+
+def test_patterns():
+    assert ends_in_object("[X] lies in [Y].")
+    assert not ends_in_object("[Y] has [X].")
+    assert fill("[Y] has [X].", FACTS[0]) == ("O0 has S0.", (0, 2))
+
+
+def test_the_real_facts_load(shared_data):
+    facts, patterns = load_facts(shared_data)
+    assert len(facts) > 10_000
+    assert "P1001" not in patterns
+    assert min(map(len, patterns.values())) >= 3
+
+
+def test_the_first_proponent_and_the_first_ten_count():
+    assert figures(np.array([[3.0, 2.0, 1.0]]), np.array([[False, True, False]])) == (0.5, 1.0)
+
+
+def test_tables_say_what_was_found():
+    names = [*rows(True), BOTH, *(f"BM25 + {c}, {f}" for c in COMBINED for f in FUSIONS)]
+    names += [f"{label}: {part}" for label, *_ in BY_TOKEN for part in PARTS]
+    per_seed = [{name: [0.5 + 0.01 * seed, 0.25, 1.0] for name in names} for seed in range(2)]
+    found = summary(per_seed, True)
+    assert found["methods"][0]["method"] == BM25
+    pair = next(d for d in found["differences"] if d["better"] == f"BM25 + {FORWARD}, {FUSION}")
+    assert pair["mrr"]["estimate"] == 0
+    about = dict.fromkeys(
+        ("sentences", "queries", "several", "right", "fitted", "parameters"), 1.0
+    ) | {"seed": 0}
+    document = {"settings": {"size": {"facts": 3}}, "results": {"subjects": [about], **found}}
+    page = facts_table(json.loads(json.dumps(document)))
+    assert f"| {BM25} | words alone | 0.505 (" in page
+    explored = [
+        {
+            "method": "dot",
+            "side": side,
+            "by": "",
+            "centred": False,
+            "seed": 0,
+            "figures": [mrr, 0.5],
+        }
+        for side, mrr in (("text", 0.2), ("object", 0.4))
+    ]
+    table = facts_explore_table({"settings": {"epochs": 1}, "results": explored})
+    assert "| dot | object | – | no | 0.400 | 0.500 |" in table
+
+
+@pytest.mark.slow
+def test_a_model_is_taught_the_facts():
+    drawn = draw_facts(FACTS, PATTERNS, 0, "report", 12, 2)
+    size = QUICK._replace(
+        facts=12, queries=4, epochs=40, batch_size=8, checkpoints=1, learning_rate=1e-2
+    )
+    subject = train_subject(drawn, size, 0)
+    assert subject.fitted < 2.5
+    assert subject.relevant.shape == (4, len(subject.train["tokens"]))
+    assert subject.relevant.any(axis=1).all()
+    right = answered_right(subject.module, subject.params, subject.queries)
+    assert right.dtype == bool
+    assert len(subject.words[2]) == 4
