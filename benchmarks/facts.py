@@ -1,6 +1,6 @@
 """Which training sentences taught a language model its facts? Every method beside BM25, over seeds.
 
-    python -m benchmarks.facts [--seeds 5] [--quick] [--output FILE]
+    python -m benchmarks.facts [--seeds 5] [--part development] [--quick]
 
 A small GPT-2-shaped model with a byte-pair tokenizer of its own is trained on sentences that state
 facts of ParaRel, each in some of its relation's patterns. It is asked for them in a pattern that
@@ -9,7 +9,7 @@ ones that it answers right, about subjects with several facts in training (a sub
 does not give the answer away) before others. Each seed draws facts, patterns, the model's start and
 the order of training anew.
 
-Settings were chosen on other facts (`benchmarks.facts_explore`), none here.
+Settings were chosen on other facts (`--part development`), none here.
 """
 
 import argparse
@@ -235,8 +235,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--part", choices=["report", "development"], default="report")
-    parser.add_argument("--output", type=Path, default=RESULTS / "facts.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/facts*.json")
     options = parser.parse_args()
+    name = "facts" if options.part == "report" else "facts_development"
+    output = options.output or RESULTS / f"{name}.json"
     size = QUICK if options.quick else Size()
     subjects: list[Any] = []
     per_seed: list[Any] = []
@@ -251,7 +253,7 @@ def main() -> None:
         subjects.append(about)
         per_seed.append(found)
         results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed, options.quick)}
-        write_result(options.output, settings, results)
+        write_result(output, settings, results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.facts_model import Subject
 from jaxinf import attribute
@@ -23,13 +22,10 @@ from jaxinf.influence import (
     Attributor,
     bm25,
     forward_inf,
-    from_direction,
     grad_dot,
     influence_function,
-    over_checkpoints,
     representation_similarity,
     trak,
-    update_direction,
 )
 from jaxinf.influence.derivatives import Scorer
 from jaxinf.influence.loss import scoring_loss
@@ -119,41 +115,6 @@ def curved(
     method = _curved(subject, damping, measure, scorer)
     asked = subject.queries if queries is None else queries
     return Raw("forward", method, subject.params, asked, train)
-
-
-def curved_stages(subject: Subject, train: Any, damping: float) -> Raw:
-    """The same, summed over the stages of training."""
-    count = len(jax.tree.leaves(subject.stages)[0])
-    method = over_checkpoints(_curved(subject, damping, "loss", "gradients"), [1.0] * count)
-    return Raw("forward", method, subject.stages, subject.queries, train)
-
-
-def dot_stages(subject: Subject, train: Any) -> Raw:
-    """Products of gradients over the stages of training: TracIn with equal rates."""
-    count = len(jax.tree.leaves(subject.stages)[0])
-    method = over_checkpoints(
-        grad_dot(subject.loss_fn, scorer="gradients", gradient_chunk=CHUNK), [1.0] * count
-    )
-    return Raw("gradient", method, subject.stages, subject.queries, train)
-
-
-def adam_scaled(subject: Subject, train: Any, floor: float) -> Raw:
-    """The query's gradient over the root of Adam's mean squares from training, plus a floor.
-
-    The floor is in units of the root mean square of them all.
-    """
-    plain = update_direction(subject.loss_fn, optax.sgd(1.0))
-    leaves = jax.tree.leaves(subject.squares)
-    mean = sum(jnp.sum(leaf) for leaf in leaves) / sum(leaf.size for leaf in leaves)
-    scale = jax.tree.map(lambda s: 1 / (jnp.sqrt(s) + floor * jnp.sqrt(mean)), subject.squares)
-
-    def direction(params: Any, queries: Any, train: Any = None) -> Any:
-        return jax.tree.map(lambda d, s: d * s[None], plain(params, queries, train), scale)
-
-    method = from_direction(
-        direction, subject.loss_fn, scorer="gradients", name=f"Adam's scale, {floor:g}"
-    )
-    return Raw("forward", method, subject.params, subject.queries, train)
 
 
 def _curved(subject: Subject, damping: float, measure: Any, scorer: Scorer) -> Attributor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.tables_facts import shown
 
 COLOURS = {
     "lexical": "#999999",
@@ -34,7 +35,7 @@ def plot(path: Path, document: dict[str, Any]) -> None:
     from matplotlib.patches import Patch
 
     plt.rcParams["svg.hashsalt"] = "facts"  # the same bytes for the same figures
-    rows = document["results"]["methods"]
+    rows = shown(document)
     figure, axes = plt.subplots(1, 2, figsize=(10, 0.34 * len(rows) + 1.4), sharey=True)
     for axis, key, title in zip(
         axes, ("mrr", "recall"), ("mean reciprocal rank", "recall@10"), strict=True

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.tables_diffusion import development_table, diffusion_table, draws_table
-from benchmarks.tables_facts import facts_explore_table, facts_table
+from benchmarks.tables_facts import facts_table
 from benchmarks.tables_forward_inf import forward_inf_table
 from benchmarks.tables_lava import (
     lava_contrast_table,
@@ -38,7 +38,7 @@ from benchmarks.tables_planner import planner_table
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "facts": facts_table,
-    "facts_explore": facts_explore_table,
+    "facts_development": facts_table,
     "diffusion": diffusion_table,
     "diffusion_development": development_table,
     "diffusion_draws": draws_table,

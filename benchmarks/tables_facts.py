@@ -1,6 +1,5 @@
-"""The tables of `benchmarks.facts` and `benchmarks.facts_explore`, and what their numbers say."""
+"""The table of `benchmarks.facts`."""
 
-from collections import defaultdict
 from typing import Any
 
 _KINDS = {
@@ -28,7 +27,7 @@ def facts_table(document: dict[str, Any]) -> str:
         "| method | looks at | MRR | recall@10 |",
         "|---|---|---|---|",
     ]
-    for row in results["methods"]:
+    for row in shown(document):
         lines.append(
             f"| {row['method']} | {_KINDS[row['kind']]} | {_interval(row['mrr'])} | "
             f"{_interval(row['recall'])} |"
@@ -46,34 +45,14 @@ def facts_table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def facts_explore_table(document: dict[str, Any]) -> str:
-    """Of every method the best of its settings by MRR, on the development part."""
-    found: dict[tuple[str, str, str, bool], list[Any]] = defaultdict(list)
-    seeds = set()
-    for row in document["results"]:
-        if "method" in row:
-            found[row["method"], row["side"], row["by"], row["centred"]].append(row["figures"])
-            seeds.add(row["seed"])
-    whole = {key: rows for key, rows in found.items() if len(rows) == len(seeds)}
-    best: dict[str, tuple[float, float, Any]] = {}
-    for key, rows in whole.items():
-        mrr, recall = (sum(row[i] for row in rows) / len(rows) for i in range(2))
-        best[key[0]] = max(best.get(key[0], (0.0, 0.0, key)), (mrr, recall, key))
-    lines = [
-        f"Development part, {len(seeds)} seeds, {document['settings']['epochs']} epochs: of each "
-        "method the setting with the highest MRR.",
-        "",
-        "| method | training loss of | divided by | centred | MRR | recall@10 |",
-        "|---|---|---|---|---|---|",
+def shown(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the table and the figure: of the ways to combine, the one that was chosen."""
+    chosen = document["settings"]["fusion"]
+    return [
+        row
+        for row in document["results"]["methods"]
+        if row["kind"] != "combined" or row["method"].endswith(chosen)
     ]
-    for name, (mrr, recall, (_, side, by, centred)) in sorted(
-        best.items(), key=lambda item: -item[1][0]
-    ):
-        lines.append(
-            f"| {name} | {side} | {by or '–'} | {'yes' if centred else 'no'} | {mrr:.3f} | "
-            f"{recall:.3f} |"
-        )
-    return "\n".join(lines)
 
 
 def _interval(entry: dict[str, Any]) -> str:

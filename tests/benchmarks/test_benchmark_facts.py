@@ -18,7 +18,7 @@ from benchmarks.facts import (
 )
 from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
 from benchmarks.facts_model import QUICK, answered_right, train_subject
-from benchmarks.tables_facts import facts_explore_table, facts_table
+from benchmarks.tables_facts import facts_table
 
 PATTERNS = {
     "P1": ["[X] lies in [Y].", "[X] is a town of [Y].", "[Y] has [X].", "The state of [X] is [Y]."],
@@ -78,22 +78,12 @@ def test_tables_say_what_was_found():
     about = dict.fromkeys(
         ("sentences", "queries", "several", "right", "fitted", "parameters"), 1.0
     ) | {"seed": 0}
-    document = {"settings": {"size": {"facts": 3}}, "results": {"subjects": [about], **found}}
+    document = {
+        "settings": {"size": {"facts": 3}, "fusion": FUSION},
+        "results": {"subjects": [about], **found},
+    }
     page = facts_table(json.loads(json.dumps(document)))
     assert f"| {BM25} | words alone | 0.505 (" in page
-    explored = [
-        {
-            "method": "dot",
-            "side": side,
-            "by": "",
-            "centred": False,
-            "seed": 0,
-            "figures": [mrr, 0.5],
-        }
-        for side, mrr in (("text", 0.2), ("object", 0.4))
-    ]
-    table = facts_explore_table({"settings": {"epochs": 1}, "results": explored})
-    assert "| dot | object | – | no | 0.400 | 0.500 |" in table
 
 
 @pytest.mark.slow
