@@ -27,6 +27,7 @@ from jaxinf.datasets.label_noise import (
     LabelNoise,
     asymmetric_label_noise,
     class_dependent_label_noise,
+    instance_dependent_label_noise,
     symmetric_label_noise,
 )
 from jaxinf.datasets.npz import read_jpeg_pack, read_npz
@@ -52,6 +53,7 @@ __all__ = [
     "duplicate_within",
     "feature_collision",
     "feature_noise",
+    "instance_dependent_label_noise",
     "irrelevant_examples",
     "load_cifar10",
     "load_cifar100",

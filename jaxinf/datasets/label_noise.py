@@ -1,4 +1,4 @@
-"""Wrong labels with known truth: symmetric, asymmetric and class-dependent."""
+"""Wrong labels with known truth: symmetric, asymmetric, and by class or by instance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,6 +150,67 @@ def class_dependent_label_noise(
     uniform = np.random.default_rng(seed).random(count)
     # how many classes end at or below the draw: one of probability 0 can never be hit
     labels = (cumulative[host["y"]] <= uniform[:, None]).sum(axis=1).astype(np.int32)
+    return _with_labels(host, labels)
+
+
+def instance_dependent_label_noise(
+    examples: Mapping[str, Any],
+    rate: float,
+    logits: ArrayLike,
+    seed: int,
+    *,
+    temperature: float = 1.0,
+) -> LabelNoise:
+    """Give exactly `round(rate * N)` examples the class that a model confuses theirs with.
+
+    Human-like: hard examples are mislabelled more often, and as what they resemble. An example is
+    drawn with weight `exp(-margin / temperature)`, its margin being the logit of its own class less
+    that of the best other one, which it then gets.
+
+    Args:
+        examples: `{"x": [N, ...], "y": int[N]}`.
+        rate: fraction of the examples whose label is changed.
+        logits: float[N, C], by a model that was trained on other examples; of one that was trained
+            on these the margins would say what it learnt by heart. Log-probabilities serve too.
+        seed: which examples.
+        temperature: positive; the larger, the less the margin counts. At infinity all are drawn
+            alike.
+
+    Returns:
+        The examples and the truth.
+
+    Raises:
+        InputError: for a rate outside [0, 1], logits that do not fit or are not finite, labels out
+            of their range, or a temperature that is not positive.
+
+    Reference:
+        Chen et al., "Beyond Class-Conditional Assumption: A Primary Attempt to Combat
+        Instance-Dependent Label Noise", AAAI 2021, make such noise from a network's averaged
+        predictions; drawing without replacement is by Efraimidis and Spirakis, 2006.
+
+    Example:
+        >>> clean = {"x": np.zeros((2, 1), np.float32), "y": np.array([0, 0])}
+        >>> instance_dependent_label_noise(clean, 0.5, [[9.0, 0, 0], [1, 0, 2]], 0).examples["y"]
+        array([0, 2], dtype=int32)
+    """
+    check_rate(rate)
+    scores = np.asarray(logits, np.float64)
+    if scores.ndim != 2 or scores.shape[1] < 2 or not np.isfinite(scores).all():
+        raise InputError(f"logits have shape {scores.shape}: finite [N, C] with C >= 2 are needed")
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}: it must be positive")
+    host, count = check_labelled(examples, num_classes=scores.shape[1])
+    if len(scores) != count:
+        raise InputError(f"{len(scores)} rows of logits do not fit {count} examples")
+    every = np.arange(count)
+    others = scores.copy()
+    others[every, host["y"]] = -np.inf
+    margin = scores[every, host["y"]] - others.max(axis=1)
+    # the largest of Gumbel-perturbed log-weights: a draw without replacement
+    order = np.argsort(margin / temperature - np.random.default_rng(seed).gumbel(size=count))
+    rows = order[: round(rate * count)]
+    labels = host["y"].copy()
+    labels[rows] = others.argmax(axis=1)[rows]
     return _with_labels(host, labels)
 
 

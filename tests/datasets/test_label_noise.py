@@ -5,6 +5,7 @@ import pytest
 from jaxinf.datasets import (
     asymmetric_label_noise,
     class_dependent_label_noise,
+    instance_dependent_label_noise,
     symmetric_label_noise,
 )
 from jaxinf.errors import InputError
@@ -122,3 +123,38 @@ GOOD = {"x": np.zeros((3, 2), np.float32), "y": np.array([0, 1, 2])}
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.4])
+def test_instance_dependent_noise_goes_where_the_model_is_confused(rate):
+    examples = clean(4000)
+    y = examples["y"]
+    # the model takes class c for c + 1 in the second place, surely in the first half of the rows
+    logits = np.zeros((4000, 5))
+    logits[np.arange(4000), y] = np.where(np.arange(4000) < 2000, 6.0, 2.0)
+    logits[np.arange(4000), (y + 1) % 5] = 1.0
+    noisy = instance_dependent_label_noise(examples, rate, logits, seed=4)
+    check_truth(noisy, examples)
+    flipped = noisy.is_flipped
+    assert flipped.sum() == round(rate * 4000)
+    np.testing.assert_array_equal(noisy.examples["y"][flipped], (y[flipped] + 1) % 5)
+    if rate == 0.01:  # weights e^-5 and e^-1: of few draws, 1 in 56 is of the first half
+        assert flipped[:2000].sum() <= 5
+    alike = instance_dependent_label_noise(examples, rate, logits, seed=4, temperature=1e9)
+    share = alike.is_flipped[:2000].sum() / alike.is_flipped.sum()
+    assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(alike.is_flipped.sum())
+
+
+@pytest.mark.parametrize(
+    ("logits", "options", "message"),
+    [
+        (np.zeros((9, 5)), {}, "9 rows of logits"),
+        (np.zeros((10, 1)), {}, "C >= 2"),
+        (np.full((10, 5), np.nan), {}, "finite"),
+        (np.zeros((10, 5)), {"temperature": 0.0}, "temperature is 0.0"),
+        (np.zeros((10, 2)), {}, "0 .. 1"),
+    ],
+)
+def test_instance_dependent_noise_refuses(logits, options, message):
+    with pytest.raises(InputError, match=message):
+        instance_dependent_label_noise(clean(10), 0.1, logits, seed=0, **options)

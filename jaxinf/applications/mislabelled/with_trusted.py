@@ -1,0 +1,143 @@
+"""Suspicion with a trusted set: minus the influence on all of it, taken as one query.
+
+The set's mean loss is one group of queries, so the training side costs one direction: one or two
+forward passes per training example, whatever the size of the trusted set.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxinf.applications.mislabelled.evidence import Evidence, Method, Running
+from jaxinf.engine import Stream
+from jaxinf.engine.sources import ArraySource
+from jaxinf.influence import (
+    Attributor,
+    attribute,
+    early_ensemble,
+    forward_inf,
+    forward_inf_jvp,
+    grad_cos,
+    grad_dot,
+    group_queries,
+    influence_function,
+)
+from jaxinf.typing import Batch
+
+TRUSTED = ("loss_fn", "params", "trusted")
+
+
+def minus_influence(
+    attributor: Attributor, evidence: Evidence, running: Running, params: object = None
+) -> np.ndarray:
+    """Minus each training example's influence on the mean loss over the trusted set.
+
+    Args:
+        attributor: any.
+        evidence: with `trusted`.
+        running: how.
+        params: default those of the evidence.
+
+    Returns:
+        float64[N], higher = more suspect.
+    """
+    trusted = evidence.trusted
+    assert trusted is not None
+    found = attribute(
+        attributor,
+        evidence.params if params is None else params,
+        group_queries(trusted),
+        evidence.train,
+        batch_size=running.batch_size,
+        store=running.store,
+        progress=running.progress,
+        diagnostics=False,
+    )
+    assert found.scores is not None
+    return -np.asarray(found.scores[0], np.float64)
+
+
+def _jvp(evidence: Evidence, running: Running) -> np.ndarray:
+    return minus_influence(forward_inf_jvp(evidence.loss, scorer="jvp"), evidence, running)
+
+
+def _finite(evidence: Evidence, running: Running) -> np.ndarray:
+    method = forward_inf(evidence.loss, optimizer=optax.adam(1e-3), steps=20)
+    return minus_influence(method, evidence, running)
+
+
+def _finite_loss(evidence: Evidence, running: Running) -> np.ndarray:
+    """Loss after the step: the loss before it, less the influence."""
+    before = losses(evidence, evidence.params, running)
+    return before + _finite(evidence, running)
+
+
+def _preconditioned(evidence: Evidence, running: Running) -> np.ndarray:
+    method = influence_function(
+        evidence.loss,
+        solver="cg",
+        curvature="fisher",
+        damping=1.0,
+        damping_unit="mean_eigenvalue",
+        scorer="jvp",
+    )
+    return minus_influence(method, evidence, running)
+
+
+def _early_ensemble(evidence: Evidence, running: Running) -> np.ndarray:
+    count = len(jax.tree.leaves(evidence.checkpoints)[0])
+    method = early_ensemble(evidence.loss, num_models=count, solver="cg")
+    return minus_influence(method, evidence, running, evidence.checkpoints)
+
+
+def losses(evidence: Evidence, params: object, running: Running) -> np.ndarray:
+    """Each training example's loss under a model: float64[N], batch by batch."""
+    loss = jax.jit(evidence.loss)
+    return in_batches(lambda batch: loss(params, batch), evidence, running)
+
+
+def in_batches(
+    measure: Callable[[Batch], jax.Array], evidence: Evidence, running: Running
+) -> np.ndarray:
+    """A figure of each training example, from batches of one shape: float64[N]."""
+    stream = Stream(ArraySource(evidence.train, "train"), running.batch_size)
+    found = [
+        np.asarray(measure(jax.tree.map(jnp.asarray, each.batch)), np.float64)[
+            : int(each.mask.sum())
+        ]
+        for each in stream
+    ]
+    return np.concatenate(found)
+
+
+METHODS = {
+    "trusted_jvp": Method(_jvp, TRUSTED, True, "minus influence, exact first order"),
+    "trusted_finite": Method(_finite, TRUSTED, True, "minus influence, 20 steps of Adam"),
+    "trusted_finite_loss": Method(
+        _finite_loss, TRUSTED, True, "loss after 20 steps of Adam on the trusted set"
+    ),
+    "trusted_preconditioned": Method(
+        _preconditioned, TRUSTED, True, "minus influence, inverse Fisher matrix, damping 1"
+    ),
+    "trusted_early_ensemble": Method(
+        _early_ensemble,
+        ("loss_fn", "checkpoints", "trusted"),
+        True,
+        "minus influence on margins, over several early models",
+    ),
+    "trusted_grad_dot": Method(
+        lambda evidence, running: minus_influence(grad_dot(evidence.loss), evidence, running),
+        TRUSTED,
+        False,
+        "minus the gradients' dot product",
+    ),
+    "trusted_grad_cos": Method(
+        lambda evidence, running: minus_influence(grad_cos(evidence.loss), evidence, running),
+        TRUSTED,
+        False,
+        "minus the gradients' cosine",
+    ),
+}
