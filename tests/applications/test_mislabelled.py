@@ -145,7 +145,13 @@ def test_every_other_method_prefers_a_planted_wrong_label():
         found = find_mislabelled(evidence, method, budget=1)
         assert found.order[0] == 7, method
         assert found.suggested[7] == 0
-    assert set(METHODS) > {"trusted_early_ensemble", "self_preconditioned"}
+    ranks = [
+        np.argsort(np.argsort(find_mislabelled(evidence, part, budget=0).suspicion))
+        for part in ("out_of_fold_margin", "early_loss", "loss")
+    ]
+    consensus = find_mislabelled(evidence, "consensus", budget=0).suspicion
+    np.testing.assert_allclose(consensus, (np.mean(ranks, axis=0) + 1) / 60, atol=0.02)
+    assert METHODS["consensus"].forward_only
 
 
 def test_folds_hold_their_share_of_every_class():
@@ -284,7 +290,7 @@ NAN = {"x": np.full((6, 2), np.nan, np.float32), "y": np.array([0, 0, 0, 1, 1, 1
         (lambda: class_folds([], 2), r"int\[N\]"),
         (lambda: cross_fit_logistic(NAN["x"], NAN["y"], 2), "NaN"),
         (lambda: cross_fit_logistic(TRAIN["x"], TRAIN["y"][:9], 3), "one label each"),
-        (lambda: cross_fit_logistic(TRAIN["x"][:0], TRAIN["y"][:0], 3), "no examples"),
+        (lambda: cross_fit_logistic(TRAIN["x"][:0], TRAIN["y"][:0], 3), "train"),
         (lambda: cross_fit_logistic(TRAIN["x"], TRAIN["y"], 2), "0 .. 1"),
         (lambda: cross_fit_logistic(TRAIN["x"], TRAIN["y"], 3, l2=0), "l2 is 0"),
         (lambda: mixture_noise_rate(np.zeros(9)), "at least 10"),

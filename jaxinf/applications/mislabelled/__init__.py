@@ -8,6 +8,7 @@ from jaxinf.applications.mislabelled.find import (
     find_mislabelled,
     suggest_labels,
 )
+from jaxinf.applications.mislabelled.network import network_loss, train_models
 from jaxinf.applications.mislabelled.noise_rate import (
     NoiseRate,
     confident_joint,
@@ -26,5 +27,7 @@ __all__ = [
     "cross_fit_logistic",
     "find_mislabelled",
     "mixture_noise_rate",
+    "network_loss",
     "suggest_labels",
+    "train_models",
 ]

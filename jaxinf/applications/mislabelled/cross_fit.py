@@ -12,11 +12,10 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from jaxinf.adapters import stateful_from_linen
-from jaxinf.errors import InputError, check_count, check_examples, check_finite, check_labels
-from jaxinf.influence.ground_truth import retrain_on_subsets, sgd_trainer
-from jaxinf.models import cross_entropy
-from jaxinf.typing import Batch, Params
+from jaxinf.applications.mislabelled.network import labelled_arrays, make_trainer
+from jaxinf.errors import InputError, check_count
+from jaxinf.influence.ground_truth import retrain_on_subsets
+from jaxinf.typing import Batch
 from jaxinf.valuation.logistic import fit_logistic, standardised_designs
 
 
@@ -103,7 +102,7 @@ def cross_fit_logistic(
         >>> cross_fit_logistic(x, [0, 0, 1, 1], 2, num_folds=2).argmax(axis=1).tolist()
         [0, 0, 1, 1]
     """
-    x, y = _checked(features, labels, num_classes)
+    x, y = labelled_arrays({"x": np.asarray(features), "y": np.asarray(labels)}, num_classes)
     if not l2 > 0:
         raise InputError(f"l2 is {l2}: a positive number")
     folds = class_folds(y, num_folds, repeats=repeats, seed=seed)
@@ -165,22 +164,11 @@ def cross_fit(
         >>> np.array_equal(found.argmax(axis=1), np.arange(16) % 2)
         True
     """
-    if not isinstance(train, dict) or not {"x", "y"} <= set(train):
-        raise InputError("train must be a dict with 'x' and 'y', one leading axis for both")
-    check_examples(train, "train")
-    x, y = _checked(train["x"], train["y"], num_classes)
-    data = {"x": x, "y": y}
+    x, y = labelled_arrays(train, num_classes)
     folds = class_folds(y, num_folds, repeats=repeats, seed=seed)
     subsets = (folds[:, None] != np.arange(num_folds)[None, :, None]).reshape(-1, len(y))
 
-    def init(key: jax.Array) -> tuple[Params, Any]:
-        variables = dict(module.init(key, jnp.asarray(x[:1])))
-        return variables.pop("params"), variables
-
-    loss, _ = stateful_from_linen(module, module.init(key, jnp.asarray(x[:1])), cross_entropy)
-    trainer = sgd_trainer(
-        loss, init, data, optimizer=optimizer, num_epochs=num_epochs, batch_size=batch_size
-    )
+    trainer = make_trainer(module, x, y, optimizer, num_epochs, batch_size)
     answer = Partial(_LogProbabilities(module, min(1024, len(y))), trainer, jnp.asarray(x))
     found = retrain_on_subsets(
         answer,
@@ -231,19 +219,3 @@ def _mean_probability(log_probabilities: np.ndarray) -> np.ndarray:
     """Log of the mean over the first axis."""
     top = log_probabilities.max(axis=0)
     return top + np.log(np.exp(log_probabilities - top).mean(axis=0))
-
-
-def _checked(x: Any, y: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    check_count(num_classes, "num_classes", 2)
-    inputs, labels = np.asarray(x), np.asarray(y)
-    if not inputs.ndim or not len(inputs):
-        raise InputError("no examples: at least two of each class are needed")
-    if labels.shape != inputs.shape[:1]:
-        raise InputError(
-            f"{len(inputs)} examples and labels of shape {labels.shape}: one label each is needed"
-        )
-    if inputs.dtype.kind == "f":
-        inputs = inputs.astype(np.float32)
-    check_finite(inputs, "features", first_row=0)
-    check_labels(labels, num_classes, "labels")
-    return inputs, labels.astype(np.int32)

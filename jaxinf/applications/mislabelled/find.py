@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import register_dataclass
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from jaxinf.applications.mislabelled import with_trusted, without_trusted
 from jaxinf.applications.mislabelled.evidence import Evidence, Method, Running, check_evidence
@@ -19,7 +20,28 @@ from jaxinf.applications.mislabelled.noise_rate import (
 )
 from jaxinf.errors import InputError, check_count
 
-METHODS: dict[str, Method] = without_trusted.METHODS | with_trusted.METHODS
+_SINGLE = without_trusted.METHODS | with_trusted.METHODS
+
+
+def _consensus(parts: tuple[str, ...]) -> Method:
+    """Mean rank by several methods: what one mistakes, the others may put right."""
+
+    def score(evidence: Evidence, running: Running) -> np.ndarray:
+        # of one run's parts only some are by influence: a store each would have to be told apart
+        scores = [_SINGLE[name].score(evidence, running._replace(store=None)) for name in parts]
+        return np.mean([rankdata(each) for each in scores], axis=0) / len(evidence.labels)
+
+    needs = tuple(dict.fromkeys(need for name in parts for need in _SINGLE[name].needs))
+    forward_only = all(_SINGLE[name].forward_only for name in parts)
+    return Method(score, needs, forward_only, f"mean rank by {', '.join(parts)}")
+
+
+METHODS: dict[str, Method] = _SINGLE | {
+    "consensus": _consensus(("out_of_fold_margin", "early_loss", "loss")),
+    "trusted_consensus": _consensus(
+        ("out_of_fold_margin", "early_loss", "loss", "trusted_finite_loss")
+    ),
+}
 """Every method by name, those without a trusted set first."""
 
 Budget: TypeAlias = int | float | Literal["confident_joint", "mixture"]

@@ -4,6 +4,7 @@ The set's mean loss is one group of queries, so the training side costs one dire
 forward passes per training example, whatever the size of the trusted set.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -25,7 +26,7 @@ from jaxinf.influence import (
     group_queries,
     influence_function,
 )
-from jaxinf.typing import Batch
+from jaxinf.typing import Batch, PerExampleLoss
 
 TRUSTED = ("loss_fn", "params", "trusted")
 
@@ -60,36 +61,43 @@ def minus_influence(
     return -np.asarray(found.scores[0], np.float64)
 
 
-def _jvp(evidence: Evidence, running: Running) -> np.ndarray:
-    return minus_influence(forward_inf_jvp(evidence.loss, scorer="jvp"), evidence, running)
+@functools.lru_cache(maxsize=32)
+def build(name: str, loss_fn: PerExampleLoss, num_models: int = 1) -> Attributor:
+    """The attributor of a method; one per loss, so that compiled programs are found again."""
+    match name:
+        case "jvp":
+            return forward_inf_jvp(loss_fn, scorer="jvp")
+        case "finite":
+            return forward_inf(loss_fn, optimizer=optax.adam(1e-3), steps=20)
+        case "preconditioned":
+            return influence_function(
+                loss_fn,
+                solver="cg",
+                curvature="fisher",
+                damping=1.0,
+                damping_unit="mean_eigenvalue",
+                scorer="jvp",
+            )
+        case "early_ensemble":
+            return early_ensemble(loss_fn, num_models=num_models, solver="cg")
+        case "grad_dot":
+            return grad_dot(loss_fn)
+    return grad_cos(loss_fn)
 
 
-def _finite(evidence: Evidence, running: Running) -> np.ndarray:
-    method = forward_inf(evidence.loss, optimizer=optax.adam(1e-3), steps=20)
-    return minus_influence(method, evidence, running)
+def _by(name: str) -> Callable[[Evidence, Running], np.ndarray]:
+    return lambda evidence, running: minus_influence(build(name, evidence.loss), evidence, running)
 
 
 def _finite_loss(evidence: Evidence, running: Running) -> np.ndarray:
     """Loss after the step: the loss before it, less the influence."""
     before = losses(evidence, evidence.params, running)
-    return before + _finite(evidence, running)
-
-
-def _preconditioned(evidence: Evidence, running: Running) -> np.ndarray:
-    method = influence_function(
-        evidence.loss,
-        solver="cg",
-        curvature="fisher",
-        damping=1.0,
-        damping_unit="mean_eigenvalue",
-        scorer="jvp",
-    )
-    return minus_influence(method, evidence, running)
+    return before + _by("finite")(evidence, running)
 
 
 def _early_ensemble(evidence: Evidence, running: Running) -> np.ndarray:
     count = len(jax.tree.leaves(evidence.checkpoints)[0])
-    method = early_ensemble(evidence.loss, num_models=count, solver="cg")
+    method = build("early_ensemble", evidence.loss, count)
     return minus_influence(method, evidence, running, evidence.checkpoints)
 
 
@@ -114,13 +122,13 @@ def in_batches(
 
 
 METHODS = {
-    "trusted_jvp": Method(_jvp, TRUSTED, True, "minus influence, exact first order"),
-    "trusted_finite": Method(_finite, TRUSTED, True, "minus influence, 20 steps of Adam"),
+    "trusted_jvp": Method(_by("jvp"), TRUSTED, True, "minus influence, exact first order"),
+    "trusted_finite": Method(_by("finite"), TRUSTED, True, "minus influence, 20 steps of Adam"),
     "trusted_finite_loss": Method(
         _finite_loss, TRUSTED, True, "loss after 20 steps of Adam on the trusted set"
     ),
     "trusted_preconditioned": Method(
-        _preconditioned, TRUSTED, True, "minus influence, inverse Fisher matrix, damping 1"
+        _by("preconditioned"), TRUSTED, True, "minus influence, inverse Fisher matrix, damping 1"
     ),
     "trusted_early_ensemble": Method(
         _early_ensemble,
@@ -129,13 +137,13 @@ METHODS = {
         "minus influence on margins, over several early models",
     ),
     "trusted_grad_dot": Method(
-        lambda evidence, running: minus_influence(grad_dot(evidence.loss), evidence, running),
+        _by("grad_dot"),
         TRUSTED,
         False,
         "minus the gradients' dot product",
     ),
     "trusted_grad_cos": Method(
-        lambda evidence, running: minus_influence(grad_cos(evidence.loss), evidence, running),
+        _by("grad_cos"),
         TRUSTED,
         False,
         "minus the gradients' cosine",

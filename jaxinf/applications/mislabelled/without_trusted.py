@@ -1,6 +1,8 @@
 """Suspicion without a trusted set: how hard, or how much by heart, the label was learnt."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from jaxinf.applications.mislabelled.with_trusted import in_batches, losses
 from jaxinf.influence import grad_dot, logra, self_influence
 from jaxinf.influence.loss import scoring_loss
 from jaxinf.influence.scorers import estimated_gradient_norms
+from jaxinf.typing import PerExampleLoss
 
 MODEL, HELD_OUT, EARLY = ("loss_fn", "params"), ("out_of_fold",), ("loss_fn", "checkpoints")
 _PROBES, _RANK = 64, 16
@@ -20,31 +23,41 @@ def _loss(evidence: Evidence, running: Running) -> np.ndarray:
     return losses(evidence, evidence.params, running)
 
 
-def _gradient_norm(evidence: Evidence, running: Running) -> np.ndarray:
-    found = self_influence(
-        grad_dot(evidence.loss), evidence.params, evidence.train, batch_size=running.batch_size
+@functools.lru_cache(maxsize=16)
+def _build(name: str, loss_fn: PerExampleLoss) -> Any:
+    # one per loss, so that compiled programs are found again
+    if name == "gradient_norm":
+        return grad_dot(loss_fn)
+    if name == "preconditioned":
+        return logra(loss_fn, rank=_RANK, init="pca", with_self_score=True)
+    loss = scoring_loss(loss_fn)
+    return jax.jit(
+        lambda params, batch, key: estimated_gradient_norms(loss, params, batch, key, _PROBES)
     )
-    return np.sqrt(np.asarray(found, np.float64))
+
+
+def _by(name: str) -> Callable[[Evidence, Running], np.ndarray]:
+    def score(evidence: Evidence, running: Running) -> np.ndarray:
+        found = self_influence(
+            _build(name, evidence.loss),
+            evidence.params,
+            evidence.train,
+            batch_size=running.batch_size,
+        )
+        return np.asarray(found, np.float64)
+
+    return score
+
+
+def _gradient_norm(evidence: Evidence, running: Running) -> np.ndarray:
+    return np.sqrt(_by("gradient_norm")(evidence, running))
 
 
 def _forward_norm(evidence: Evidence, running: Running) -> np.ndarray:
-    loss = scoring_loss(evidence.loss)
+    norms, key = _build("forward_norm", evidence.loss), evidence.key
     # the same directions for every example, so that chance moves all alike
-    norms = jax.jit(
-        lambda params, batch, key: estimated_gradient_norms(loss, params, batch, key, _PROBES)
-    )
-    key = _key(evidence)
+    key = jax.random.key(0) if key is None else key
     return in_batches(lambda batch: norms(evidence.params, batch, key), evidence, running)
-
-
-def _preconditioned(evidence: Evidence, running: Running) -> np.ndarray:
-    method = logra(evidence.loss, rank=_RANK, key=_key(evidence), with_self_score=True)
-    found = self_influence(method, evidence.params, evidence.train, batch_size=running.batch_size)
-    return np.asarray(found, np.float64)
-
-
-def _key(evidence: Evidence) -> jax.Array:
-    return jax.random.key(0) if evidence.key is None else evidence.key
 
 
 def own_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -105,7 +118,10 @@ METHODS = {
         _forward_norm, MODEL, True, f"norm of the loss gradient from {_PROBES} forward derivatives"
     ),
     "self_preconditioned": Method(
-        _preconditioned, MODEL, False, f"self-influence, inverse Fisher matrix of rank {_RANK}²"
+        _by("preconditioned"),
+        MODEL,
+        False,
+        f"self-influence, inverse Fisher matrix of rank {_RANK}²",
     ),
     "out_of_fold_loss": Method(_held_out(own_loss), HELD_OUT, True, "loss of models without it"),
     "out_of_fold_margin": Method(
