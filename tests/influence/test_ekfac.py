@@ -23,7 +23,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.tanh(nn.Conv(3, (3, 3), kernel_dilation=2)(x))
-        x = nn.Conv(4, (2, 3), strides=2, padding="VALID", use_bias=False)(x)
+        x = nn.Conv(4, (2, 3), strides=2, padding=((1, 0), 1), use_bias=False)(x)
         x = nn.LayerNorm()(x.reshape(x.shape[0], -1, 4))
         x = x + nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=6)(x)
         return nn.Dense(3)(nn.tanh(nn.Dense(5)(x.mean(axis=1))))

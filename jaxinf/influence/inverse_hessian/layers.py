@@ -40,7 +40,7 @@ class Traffic(NamedTuple):
 def find_layers(measured: Partial, params: Params, batch: Batch) -> list[Layer]:
     """The linear layers that the loss calls once, and whose parameters are in `params`.
 
-    A layer that is called twice, convolves in groups or pads in a way of its own is left out.
+    A layer that is called twice, convolves in groups or pads by wrapping round is left out.
     """
     watch = _Watch({})
     jax.eval_shape(lambda at: watch.run(measured, at, batch), params)
@@ -133,18 +133,22 @@ def _entering(module: Any, x: jax.Array) -> jax.Array | None:
 
 
 def _patches(conv: Any, x: jax.Array) -> jax.Array | None:
+    from flax.linen.linear import canonicalize_padding
+
     size = tuple(conv.kernel_size)
     spatial = len(size)
     each = lambda value: (value or 1,) * spatial if isinstance(value, int | None) else tuple(value)
     plain = conv.feature_group_count == 1 and set(each(conv.input_dilation)) == {1}
-    if not plain or x.ndim != spatial + 2 or conv.padding not in ("SAME", "VALID"):
+    padding = canonicalize_padding(conv.padding, spatial)
+    named = isinstance(padding, str) and padding not in ("SAME", "VALID")
+    if not plain or x.ndim != spatial + 2 or named:
         return None
     letters = "".join("XYZ"[i] for i in range(spatial))
     found = lax.conv_general_dilated_patches(
         x,
         size,
         each(conv.strides),
-        conv.padding,
+        padding,
         rhs_dilation=each(conv.kernel_dilation),
         dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
     )
