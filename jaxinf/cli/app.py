@@ -13,6 +13,7 @@ from jaxinf.cli.influence import influence
 from jaxinf.cli.language import language
 from jaxinf.cli.leakage import leakage
 from jaxinf.cli.membership import membership
+from jaxinf.cli.mislabelled import mislabelled
 from jaxinf.cli.value import value
 from jaxinf.errors import InputError, MissingExtraError
 
@@ -94,6 +95,11 @@ app.command(
     "--nonmembers fresh/ --output verdict[/bold], then open verdict/report.html (the same line "
     "again resumes a killed run).",
 )(membership)
+app.command(
+    epilog="Examples: [bold]jaxinf mislabelled train.csv --label species --drop id[/bold]; "
+    "[bold]jaxinf mislabelled photos/train photos/trusted --size 32 --method "
+    "trusted-consensus[/bold].",
+)(mislabelled)
 app.command(
     epilog="Examples: [bold]jaxinf diffusion model/ data.npz generated.npz --store scores[/bold] "
     "(the same line again resumes a killed run); [bold]jaxinf diffusion my_model.py[/bold].",

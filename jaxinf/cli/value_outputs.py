@@ -51,12 +51,12 @@ def write_values(folder: Path, rows: Rows, valued: Valued, kept: np.ndarray) -> 
     columns: dict[str, Any] = {"row": np.arange(len(rows))}
     if rows.files is not None:
         columns["file"] = list(rows.files)
-    columns |= {"label": _storable(rows.labels), "value": valued.values, "kept": kept}
+    columns |= {"label": storable(rows.labels), "value": valued.values, "kept": kept}
     columns |= valued.columns
     if rows.is_bad is not None:
         columns["is_faulty"] = rows.is_bad
     table = require_extra("pyarrow", "cli").table(columns)
-    return _write(folder / "values.parquet", table)
+    return write_table(folder / "values.parquet", table)
 
 
 def write_cleaned(folder: Path, rows: Rows, kept: np.ndarray) -> Path:
@@ -71,12 +71,12 @@ def write_cleaned(folder: Path, rows: Rows, kept: np.ndarray) -> Path:
     pyarrow = require_extra("pyarrow", "cli")
     if rows.table is not None:
         suffix = ".csv" if rows.name.lower().endswith(".csv") else ".parquet"
-        return _write(folder / f"cleaned{suffix}", rows.table.filter(pyarrow.array(kept)))
+        return write_table(folder / f"cleaned{suffix}", rows.table.filter(pyarrow.array(kept)))
     numbers = np.flatnonzero(kept)
-    columns: dict[str, Any] = {"row": numbers, "label": _storable(rows.labels[kept])}
+    columns: dict[str, Any] = {"row": numbers, "label": storable(rows.labels[kept])}
     if rows.files is not None:
         columns["file"] = [rows.files[row] for row in numbers.tolist()]
-    return _write(folder / "cleaned.csv", pyarrow.table(columns))
+    return write_table(folder / "cleaned.csv", pyarrow.table(columns))
 
 
 def summary_table(valued: Valued, rows: Rows, count: int = 5) -> Table:
@@ -94,7 +94,12 @@ def summary_table(valued: Valued, rows: Rows, count: int = 5) -> Table:
     )
 
 
-def _write(file: Path, table: Any) -> Path:
+def write_table(file: Path, table: Any) -> Path:
+    """Write a table as csv or parquet, by the name of the file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     kind = "csv" if file.suffix == ".csv" else "parquet"
     writer = require_extra(f"pyarrow.{kind}", "cli")
     write = writer.write_csv if kind == "csv" else writer.write_table
@@ -106,6 +111,6 @@ def _write(file: Path, table: Any) -> Path:
     return file
 
 
-def _storable(labels: np.ndarray) -> Any:
-    # pyarrow takes text as Python strings
+def storable(labels: np.ndarray) -> Any:
+    """Labels as pyarrow takes them: text as Python strings."""
     return labels.tolist() if labels.dtype.kind == "U" else labels

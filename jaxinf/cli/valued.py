@@ -219,7 +219,7 @@ def _rows_table(valued: Valued, train: Rows, rows: np.ndarray, heading: str) -> 
                 str(train.labels[row]),
                 float(valued.values[row]),
                 *(() if train.is_bad is None else ("yes" if train.is_bad[row] else "no",)),
-                *(_cell(column[row]) for _, column in shown),
+                *(cell_text(column[row]) for _, column in shown),
             )
             for row in rows.tolist()
         ),
@@ -238,7 +238,8 @@ def is_picture(row: np.ndarray) -> bool:
     return flat and min(row.shape[:2]) >= 4
 
 
-def _cell(value: np.ndarray) -> str:
+def cell_text(value: np.ndarray) -> str:
+    """A number or text of a table in few characters."""
     if np.ndim(value):
         return f"[{np.ravel(value)[0]:.3g}, …]"
     return str(value)[:40] if np.asarray(value).dtype.kind == "U" else f"{value:.4g}"

@@ -123,7 +123,7 @@ def find_mislabelled(
     count = check_evidence(evidence, method, chosen.needs)
     known = evidence.out_of_fold is not None
     budget = ("confident_joint" if known else "mixture") if budget is None else budget
-    _check_budget(budget, count, known)
+    check_budget(budget, count, known)
     if known:
         check_log_probabilities(np.asarray(evidence.out_of_fold), evidence.labels)
     suspicion = np.asarray(chosen.score(evidence, Running(batch_size, store, progress)), np.float64)
@@ -165,7 +165,17 @@ def suggest_labels(out_of_fold: ArrayLike) -> Int[np.ndarray, " N"]:
     return check_log_probabilities(logs, np.zeros(rows, np.int64))[0].argmax(axis=1)
 
 
-def _check_budget(budget: Budget, count: int, known: bool) -> None:
+def check_budget(budget: Budget | None, count: int, known: bool) -> None:
+    """Refuse a budget out of range; `known`: there are out-of-fold predictions.
+
+    Raises:
+        InputError: naming it.
+
+    Example:
+        >>> check_budget(0.1, 20, known=False)
+    """
+    if budget is None:
+        return
     if isinstance(budget, str):
         if budget not in ("confident_joint", "mixture"):
             raise InputError(
