@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--development", action="store_true", help="the part settings come from")
+    parser.add_argument("--missing", action="store_true", help="leave what the file has")
     parser.add_argument("--quick", action="store_true", help="digits, one kind, two seeds")
     parser.add_argument("--output", type=Path, default=RESULTS / "mislabelled.json")
     arguments = parser.parse_args()
@@ -204,7 +205,7 @@ def main() -> None:
         "early_models": mislabelled_methods.EARLY,
         "folds": mislabelled_methods.FOLDS,
         "device": jax.devices()[0].device_kind,
-        "sizes": {name: list(sets()[name].sizes) for name in names},
+        "sizes": {name: list(each.sizes) for name, each in sets().items()},
         "curve_inspected": CUTS.tolist(),
     }
     identity = lambda row: (row["set"], row["kind"], row["rate"])
@@ -212,6 +213,9 @@ def main() -> None:
     for rate in sorted(rates, key=lambda rate: rate != GAIN_RATE):
         for name in names:
             for kind in kinds:
+                there = map(identity, read_results(arguments.output))
+                if arguments.missing and (name, kind, rate) in there:
+                    continue
                 row = run_case(
                     name, sets()[name], kind, rate, seeds, development=arguments.development
                 )

@@ -32,7 +32,7 @@ from jaxinf.influence import tracin
 from jaxinf.influence.ground_truth import retrain_on_subsets, sgd_trainer
 from jaxinf.models import MLP, SmallCNN, cross_entropy
 
-EPOCHS, EARLY_EPOCHS, BATCH, RATE, EARLY = 15, 2, 50, 2e-3, 8
+EPOCHS, EARLY_EPOCHS, BATCH, RATE, EARLY = 15, 2, 50, 2e-3, 4
 FOLDS = 5
 
 # name -> (forward-only, needs the trusted set); those of the library know it themselves
@@ -175,7 +175,7 @@ def _baselines(case: Case, evidence: Evidence) -> dict[str, Callable[[], Any]]:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=300))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000))
         model.fit(trusted["features"], trusted["y"])
         logs = np.full((len(train["y"]), case.num_classes), -30.0)
         logs[:, model.classes_] = np.maximum(model.predict_log_proba(train["features"]), -30)

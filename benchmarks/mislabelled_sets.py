@@ -134,7 +134,9 @@ def _confused(features: np.ndarray, other: dict[str, np.ndarray], classes: int) 
 
     mean, std = other["features"].mean(axis=0), other["features"].std(axis=0) + 1e-6
     scale = lambda rows: (rows - mean) / std
-    model = LogisticRegression(C=0.01, max_iter=200).fit(scale(other["features"]), other["y"])
+    model = LogisticRegression(C=0.01, max_iter=1000, tol=1e-3).fit(
+        scale(other["features"]), other["y"]
+    )
     found = np.full((len(features), classes), -30.0)
     found[:, model.classes_] = np.maximum(model.predict_log_proba(scale(features)), -30)
     return found

@@ -33,6 +33,7 @@ from benchmarks.tables_leakage_kinds import leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
+from benchmarks.tables_mislabelled import mislabelled_table
 from benchmarks.tables_planner import planner_table
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -57,6 +58,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "clip": clip_table,
     "memory": memory_table,
     "planner": planner_table,
+    "mislabelled": mislabelled_table,
     "mirrored_hypothesis": mirrored_hypothesis_table,
     "retraining": retraining_table,
 }
