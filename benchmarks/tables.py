@@ -31,6 +31,7 @@ from benchmarks.tables_lds import lds_table
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_leakage_kinds import leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
+from benchmarks.tables_memorisation import memorisation_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 from benchmarks.tables_mislabelled import mislabelled_table
@@ -56,6 +57,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "leakage_kinds": leakage_kinds_table,
     "membership": membership_table,
     "clip": clip_table,
+    "memorisation": memorisation_table,
     "memory": memory_table,
     "planner": planner_table,
     "mislabelled": mislabelled_table,
