@@ -41,6 +41,7 @@ GAINS = (
     "trusted_finite_loss",
     "trusted_grad_dot",
     "self_preconditioned",
+    "trusted_logistic",
     "knn_shapley",
     "lava",
     "cleanlab",

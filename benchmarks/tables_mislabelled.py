@@ -28,8 +28,25 @@ NAMES = {
     "trusted_logistic": "loss of a logistic regression on the trusted set",
     "out_of_fold_logistic": "out-of-fold loss, logistic regression",
     "knn_vote": "vote of 10 nearest neighbours",
-    "cleanlab": "cleanlab",
+    "cleanlab": "cleanlab, adjusted probabilities",
 }
+_RATE = 0.2
+SHOWN = (
+    "trusted_finite_loss",
+    "trusted_consensus",
+    "consensus",
+    "trusted_jvp",
+    "trusted_grad_cos",
+    "gradient_norm",
+    "self_preconditioned",
+    "loss",
+    "early_loss",
+    "out_of_fold_margin",
+    "out_of_fold_logistic",
+    "trusted_logistic",
+    "knn_shapley",
+    "lava",
+)
 # the methods by influence and the combinations; the other forward-only ones are plain baselines
 OURS = (
     "trusted_jvp",
@@ -51,17 +68,29 @@ def kind_of(name: str, entry: dict[str, Any]) -> str:
 
 
 def mislabelled_table(document: dict[str, Any]) -> str:
-    """AUC of every method, the verdicts, gains in accuracy, and the estimated rates."""
+    """AUC and detection of every method, verdicts, other rates, gains, and estimated rates."""
     rows = document["results"]
-    at = [row for row in rows if row["rate"] == 0.2] or rows
-    device = document["settings"].get("device", "")
+    at = [row for row in rows if row["rate"] == _RATE]
+    others = [row for row in rows if row["rate"] != _RATE]
+    seeds = document["settings"]["seeds"]
     parts = [
-        f"Means over {document['settings']['seeds']} seeds on {device}, AUC.",
+        f"Means over {seeds} seeds, {_RATE:.0%} of the labels wrong: area under the ROC curve.",
         "",
-        *_auc_lines(at),
+        *_figure_lines(at, "auc"),
         "",
-        *[f"- {verdict(row)}" for row in rows],
+        "The best of each kind, with the difference of AUC paired by seed and its 95 % interval:",
         "",
+        *[f"- {verdict(row)}" for row in at],
+        "",
+        "Share of the wrong labels found when as many as there are have been inspected:",
+        "",
+        *_figure_lines(at, "found_at_true_count"),
+        "",
+        "Average precision:",
+        "",
+        *_figure_lines(at, "average_precision", SHOWN),
+        "",
+        *_other_lines(others),
         *_gain_lines([row for row in rows if "gains" in row]),
         "",
         *_rate_lines(rows),
@@ -106,24 +135,26 @@ def _difference(ours: dict[str, Any], other: dict[str, Any]) -> str:
     return f"{mean:+.3f}, {interval.low:+.3f} to {interval.high:+.3f}"
 
 
-def _auc_lines(rows: list[dict[str, Any]]) -> list[str]:
+def _figure_lines(rows: list[dict[str, Any]], figure: str, only: tuple[str, ...] = ()) -> list[str]:
     names = {name: entry for row in rows for name, entry in row["methods"].items()}
     mean = lambda name: (
-        sum(row["methods"][name]["auc"]["mean"] for row in rows if name in row["methods"])
+        sum(row["methods"][name][figure]["mean"] for row in rows if name in row["methods"])
         / sum(name in row["methods"] for row in rows)
     )
     columns = [f"{row['set']}, {row['kind']}" for row in rows]
     lines = [
-        f"| method ({rows[0]['rate']:.0%} wrong) | kind | trusted set | {' | '.join(columns)} |",
+        f"| method | kind | trusted set | {' | '.join(columns)} |",
         "|---" * (3 + len(columns)) + "|",
     ]
-    tops = [max(e["auc"]["mean"] for e in row["methods"].values()) for row in rows]
+    tops = [max(e[figure]["mean"] for e in row["methods"].values()) for row in rows]
     for name in sorted(names, key=mean, reverse=True):
+        if only and name not in only:
+            continue
         cells = []
         for row, top in zip(rows, tops, strict=True):
             entry = row["methods"].get(name)
-            text = "–" if entry is None else f"{entry['auc']['mean']:.3f}"
-            cells.append(f"**{text}**" if entry and entry["auc"]["mean"] == top else text)
+            text = "–" if entry is None else f"{entry[figure]['mean']:.3f}"
+            cells.append(f"**{text}**" if entry and entry[figure]["mean"] == top else text)
         entry = names[name]
         lines.append(
             f"| {NAMES[name]} | {kind_of(name, entry)} | {'yes' if entry['trusted'] else 'no'} | "
@@ -132,12 +163,28 @@ def _auc_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _other_lines(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "Other shares of wrong labels, AUC:",
+        "",
+        f"| set | noise | wrong | {' | '.join(NAMES[name] for name in SHOWN)} |",
+        "|---" * (3 + len(SHOWN)) + "|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["set"], row["kind"], row["rate"])):
+        means = [row["methods"][name]["auc"]["mean"] for name in SHOWN]
+        cells = [f"**{m:.3f}**" if m == max(means) else f"{m:.3f}" for m in means]
+        lines.append(f"| {row['set']} | {row['kind']} | {row['rate']:.0%} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def _gain_lines(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines = [
         "Test accuracy, in points above doing nothing: flagged rows (as many as are wrong) "
-        "removed / relabelled; means, with 95 % intervals of the means.",
+        "removed / relabelled; means ± the half-width of the 95 % interval.",
         "",
         "| method | " + " | ".join(f"{row['set']}, {row['kind']}" for row in rows) + " |",
         "|---" * (1 + len(rows)) + "|",
@@ -164,7 +211,7 @@ def _points(gain: dict[str, Any]) -> str:
     text = f"{100 * gain['mean']:+.1f}"
     if "interval" not in gain:
         return text
-    return f"{text} ({100 * gain['interval'][0]:+.1f} to {100 * gain['interval'][1]:+.1f})"
+    return f"{text} ± {50 * (gain['interval'][1] - gain['interval'][0]):.1f}"
 
 
 def _rate_lines(rows: list[dict[str, Any]]) -> list[str]:
