@@ -64,7 +64,8 @@ def main(config: dict[str, Any]) -> None:
     cross_entropy = torch.nn.functional.cross_entropy
 
     def mean_loss(params: Any, pair: Any) -> Any:
-        return cross_entropy(torch.func.functional_call(network, params, pair[0]), pair[1])
+        # LiSSA draws its samples into arrays of one dtype
+        return cross_entropy(torch.func.functional_call(network, params, pair[0]), pair[1].long())
 
     def loss_of_one(params: Any, pair: Any) -> Any:
         x, y = pair

@@ -15,6 +15,7 @@ other examples, halves and models: settings are chosen there, never on the repor
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,10 @@ def describe(name: str, row: dict[str, Any]) -> str:
     return text + (f" | LOO {row['loo']['pearson']:.3f}" if "loo" in row else "")
 
 
-def run_dattri(python: str, bank: Bank, of_truth: Truth, quick: bool) -> list[dict[str, Any]]:
-    """Its methods on our models; of each method's settings the best one."""
+def run_dattri(
+    python: str, bank: Bank, of_truth: Truth, quick: bool, save: Callable[[list[Any]], None]
+) -> None:
+    """Its methods on our models; of each method's settings the best one so far is saved."""
     one: tuple[int, ...] = (1,)
     many = (2,) if quick else (10,)
     counts = {
@@ -124,11 +127,13 @@ def run_dattri(python: str, bank: Bank, of_truth: Truth, quick: bool) -> list[di
         }
         rows.append(row)
         print(describe(bank.problem.name, row), flush=True)
-    return lds_peers.chosen(rows)
+        save(lds_peers.chosen(rows))
 
 
-def run_set(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Truth, every method and dattri on one set."""
+def run_set(
+    problem: Problem, arguments: argparse.Namespace, save: Callable[[dict[str, Any]], None]
+) -> None:
+    """Truth, every method and dattri on one set; saved after each of them."""
     store = arguments.store
     began = time.perf_counter()
     masks, outputs = truth(problem, arguments.part, store)
@@ -143,6 +148,7 @@ def run_set(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
         loo = leave_one_out_truth(problem, arguments.left_out, store, arguments.part)
     forward = forward_flops(problem)
     document: dict[str, Any] = {
+        "published": lds_peers.published(problem.name),
         "size": problem.size._asdict(),
         "epochs": problem.epochs,
         "model": type(problem.module).__name__,
@@ -157,10 +163,11 @@ def run_set(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
     for method in methods(problem):
         if wanted is None or method.name in wanted:
             document["rows"] += run_method(method, bank, of_truth, loo)
+            save(document)
     if arguments.dattri and problem.name.startswith("mnist"):
-        document["rows"] += run_dattri(arguments.dattri, bank, of_truth, arguments.quick)
-    document["published"] = lds_peers.published(problem.name)
-    return document
+        ours = document["rows"]
+        with_theirs = lambda rows: save(document | {"rows": ours + rows})
+        run_dattri(arguments.dattri, bank, of_truth, arguments.quick, with_theirs)
 
 
 def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -212,11 +219,14 @@ def main() -> None:
     }
     for name in names:
         problem = make_problem(name, sizes[name], arguments.part, arguments.quick)
-        found = run_set(problem, arguments)
-        sets = merged(arguments.output, name, found | {"settings": settings})
-        write_result(arguments.output, settings, {"sets": sets})
+
+        def save(found: dict[str, Any], name: str = name) -> None:
+            sets = merged(arguments.output, name, found | {"settings": settings})
+            write_result(arguments.output, settings, {"sets": sets})
+
+        run_set(problem, arguments, save)
         if arguments.part == "report" and not arguments.quick:
-            plot(arguments.figure, sets)
+            plot(arguments.figure, json.loads(arguments.output.read_text())["results"]["sets"])
 
 
 if __name__ == "__main__":

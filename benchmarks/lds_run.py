@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.lds_data import Part
+from benchmarks.lds_gram import influence_by_gram
 from benchmarks.lds_methods import Method
 from benchmarks.lds_sets import Problem, loss_at, train_models
 from jaxinf import attribute
@@ -70,6 +71,8 @@ def scored(
     train = problem.train
     queries = {name: jnp.asarray(a[: method.queries]) for name, a in problem.queries.items()}
     run = functools.partial(_attribute, bank.store, queries, train, batch_size)
+    if method.gram is not None:
+        run = functools.partial(_by_gram, bank, method, queries)
     if method.stacked:
         for count in method.counts:
             params, state = jax.tree.map(lambda a, c=count: jnp.asarray(a[:c]), banks[0])
@@ -80,7 +83,7 @@ def scored(
     for number in range(largest):
         for models in banks:
             params, state = jax.tree.map(lambda a, m=number: jnp.asarray(a[m]), models)
-            attributor = method.make(problem, state)
+            attributor: Any = state if method.gram is not None else method.make(problem, state)
             scores, spent = run(attributor, (params, state) if method.with_state else params)
             total = total + scores.astype(np.float64)
             if method.weighted:
@@ -89,7 +92,26 @@ def scored(
         if number + 1 in method.counts:
             parts = (number + 1) * len(banks)
             mean = np.asarray(total) / parts
-            yield number + 1, mean * (doubts / parts) if method.weighted else mean, dict(cost)
+            yield (
+                number + 1,
+                mean * (doubts / parts) ** method.power if method.weighted else mean,
+                dict(cost),
+            )
+
+
+def _by_gram(
+    bank: Bank, method: Method, queries: Any, state: Any, params: Any
+) -> tuple[np.ndarray, dict[str, float]]:
+    problem, began = bank.problem, time.perf_counter()
+    loss = loss_at(problem, state)
+    assert method.gram is not None
+    scores = influence_by_gram(
+        loss, params, queries, problem.train, measure=problem.measure, damping=method.gram,
+        batch_size=min(500, problem.size.train),
+    )  # fmt: skip
+    if problem.measure == "margin" and not method.weighted:
+        scores = scores * np.asarray(doubt(jax.jit(loss)(params, problem.train)))
+    return scores, {"seconds": time.perf_counter() - began, "flops": np.nan}
 
 
 def _attribute(

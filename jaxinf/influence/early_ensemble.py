@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxinf.errors import InputError
 from jaxinf.influence.along import DisplacementScorer
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.ensemble import check_stacked, over_checkpoints
@@ -34,6 +35,7 @@ def early_ensemble(
     num_models: int,
     damping: float = 1.0,
     measure: Measure = "margin",
+    doubt_power: float = 1.0,
     solver: str | Solver = "woodbury",
     scorer: DisplacementScorer = "jvp",
     query_chunk: int | None = 16,
@@ -58,6 +60,9 @@ def early_ensemble(
         damping: in units of the mean eigenvalue of each F_c. Strong damping, near 1, serves best.
         measure: what the query is asked about: `"margin"`; or `"loss"`, or a function like a loss,
             which the training examples are then followed by too, without weights.
+        doubt_power: of the weights 1 − p. Below 1, examples that early models have fitted count for
+            more, as they will to a model of which they are half the evidence: 0.7 predicts
+            retraining on halves better than 1 (docs/benchmarks.md).
         solver: `"woodbury"`; `"cg"` where there are too many training examples for it.
         scorer: `"jvp"` or `"finite"`, forward-only; or `"gradients"`.
         query_chunk: how many queries are solved for, and scored, at once.
@@ -94,12 +99,17 @@ def early_ensemble(
     )
     mean = over_checkpoints(of_one, [1 / num_models] * num_models)
     if measure == "margin":
-        mean = weight_by_doubt(mean, loss_fn, num_models=num_models)
-    return mean._replace(name=f"early_ensemble({of_one.name}, {num_models} models)")
+        mean = weight_by_doubt(mean, loss_fn, num_models=num_models, power=doubt_power)
+    weighting = "" if doubt_power == 1 else f", doubt^{doubt_power:g}"
+    return mean._replace(name=f"early_ensemble({of_one.name}, {num_models} models{weighting})")
 
 
 def weight_by_doubt(
-    attributor: Attributor, loss_fn: PerExampleLoss, *, num_models: int | None = None
+    attributor: Attributor,
+    loss_fn: PerExampleLoss,
+    *,
+    num_models: int | None = None,
+    power: float = 1.0,
 ) -> Attributor:
     """Multiply each example's scores by 1 − p, the mean probability of all other classes.
 
@@ -114,12 +124,14 @@ def weight_by_doubt(
         attributor: one that follows the training examples' margins.
         loss_fn: cross-entropy, `(params, batch) -> float[B]`.
         num_models: C, where params have a leading axis C; None where they are one model.
+        power: of the weights.
 
     Returns:
         An `Attributor` with the inner one's diagnostics.
 
     Raises:
-        InputError: in `prepare`, params that are not stacked over C models.
+        InputError: for a power that is not positive; in `prepare`, params that are not stacked
+            over C models.
 
     Example:
         >>> from jaxinf.influence import representation_similarity
@@ -131,6 +143,8 @@ def weight_by_doubt(
         [[0.5 1. ]
          [1.  2. ]]
     """
+    if not power > 0:
+        raise InputError(f"the power of the weights 1 − p is {power}: a positive number")
     loss = scoring_loss(loss_fn)
     inner_diagnose, inner_cost = attributor.diagnose, attributor.forward_passes
     inner_plan = attributor.plan
@@ -146,7 +160,7 @@ def weight_by_doubt(
     def score(state: DoubtState, batch: PyTree) -> jax.Array:
         # one model after another: a convolution vmapped over weights is several times slower
         weights = jax.lax.map(lambda at: doubt(state.loss_fn(at, batch)), state.models)
-        return attributor.score(state.inner, batch) * jnp.mean(weights, axis=0)[None]
+        return attributor.score(state.inner, batch) * jnp.mean(weights, axis=0)[None] ** power
 
     def diagnose(state: DoubtState, batch: PyTree, key: jax.Array) -> Any:
         assert inner_diagnose is not None
@@ -158,5 +172,5 @@ def weight_by_doubt(
         diagnose=inner_diagnose and diagnose,
         forward_passes=inner_cost and (lambda k: inner_cost(k) + (num_models or 1)),
         plan=inner_plan and (lambda state, batch: inner_plan(state.inner, batch)),
-        name=f"weight_by_doubt({attributor.name})",
+        name=f"weight_by_doubt({attributor.name}{'' if power == 1 else f', power {power:g}'})",
     )

@@ -74,6 +74,20 @@ def test_weighted_scores_are_those_of_the_early_ensemble(problem):
     assert np.corrcoef(found[1].ravel(), expected.ravel())[0, 1] < 0.99
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_gram_matrix_alone_gives_the_forward_only_scores(problem, weighted):
+    """Directions by Woodbury's identity and a JVP per example, or products of gradients alone."""
+    bank = Bank(problem, "report", None)
+    make = influence_of("woodbury", 1.0, weighted=weighted)
+    forward, gram = (
+        Method("", "", make, (1,), weighted=weighted, power=0.7, gram=damping)
+        for damping in (None, 1.0)
+    )
+    ((_, expected, _),) = scored(forward, bank)
+    ((_, found, _),) = scored(gram, bank)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-5 * np.abs(expected).max())
+
+
 def test_agreement_of_independent_noise():
     rng = np.random.default_rng(0)
     signal, noise = rng.normal(size=(1, 400, 20)), rng.normal(size=(3, 400, 20))

@@ -60,6 +60,21 @@ def test_margins_times_doubt_are_losses():
     assert relative(run(weighted, problem.params, problem), expected) < 1e-4
 
 
+def test_the_weights_have_a_power():
+    problem = make_problem("mlp", **SMALL)
+    models = models_of(problem)
+    plain, half = (
+        early_ensemble(problem.loss_fn, num_models=2, doubt_power=power) for power in (1.0, 0.5)
+    )
+    assert plain.name != half.name
+    losses = jax.vmap(problem.loss_fn, (0, None))(models, problem.train)
+    weights = np.asarray(doubt(losses).mean(axis=0))
+    expected = run(plain, models, problem) / np.sqrt(weights)
+    assert relative(run(half, models, problem), expected) < 1e-5
+    with pytest.raises(InputError, match="power of the weights 1 − p is 0"):
+        early_ensemble(problem.loss_fn, num_models=2, doubt_power=0.0)
+
+
 def test_losses_are_averaged_without_weights():
     problem = make_problem("mlp", **SMALL)
     models = models_of(problem)
