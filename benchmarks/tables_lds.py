@@ -30,7 +30,7 @@ def _set(name: str, found: dict[str, Any]) -> str:
     ]
     for row in rows:
         line = (
-            f"| {_name(row)} | {_models(row)} | {row['training']:.3g} | {row['seconds']:.0f} "
+            f"| {_name(row, size['queries'])} | {_models(row)} | {row['training']:.3g} | {row['seconds']:.0f} "
             f"| {_flops(row)} | {_interval(row['lds'])} |"
         )
         if with_loo:
@@ -46,8 +46,10 @@ def _set(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: dict[str, Any], queries: int) -> str:
     name = row["method"] if row["source"] == "jaxinf" else f"*dattri* {row['method']}"
+    if row.get("queries", queries) < queries:
+        name += f" ({row['queries']} queries)"
     return name + (" †" if row.get("forward_only") else "")
 
 
