@@ -161,10 +161,10 @@ def methods(problem: Problem) -> list[Method]:
         "weighted": margins, "power": 0.7, "decay": True, "epochs": (four,),
         "counts": decayed or (1,),
     }  # fmt: skip
+    # losses are followed without weights
+    name = "early ensemble, decayed" + ", power 0.7" * margins
     found = [
-        Method("early ensemble, decayed, power 0.7", "early", early_of, **tuned),
-        Method("early ensemble, decayed", "early", early_of, (3,), thrice, weighted=margins,
-               decay=True),
+        Method(name, "early", early_of, **tuned),
         Method("early ensemble", "early", early_of, (early,), counts, weighted=margins),
         Method("influence function, λ = 1", "influence", strong, full, (1, 4)),
         Method("Forward-INF, JVP (= grad-dot)", "forward-inf", loss_jvp, full, (1, 4)),
@@ -174,6 +174,11 @@ def methods(problem: Problem) -> list[Method]:
         Method("grad-cos", "gradients", of_loss(influence.grad_cos), full, forward_only=False),
         Method("TracIn, 4 checkpoints", "gradients", dots, quarters),
     ]  # fmt: skip
+    if margins:
+        found.append(
+            Method("early ensemble, decayed", "early", early_of, (3,), thrice, weighted=True,
+                   decay=True)
+        )  # fmt: skip
     if margins:  # its fallback moves the query's input, which text has not
         found.append(
             Method("Forward-INF, released", "forward-inf", released, full, with_state=True)
@@ -201,8 +206,9 @@ def methods(problem: Problem) -> list[Method]:
                    queries=25),
         ]  # fmt: skip
     if problem.name != "mnist_lr":
-        name = "early ensemble, decayed, power 0.7, Gram"
-        found.append(Method(name, "early", early_of, forward_only=False, gram=1.0, **tuned))
+        found.append(
+            Method(f"{name}, Gram", "early", early_of, forward_only=False, gram=1.0, **tuned)
+        )
     found += [
         Method("TRAK", "trak", trak_of(wide, models), full, (models,), forward_only=False,
                stacked=True)

@@ -30,8 +30,8 @@ def _set(name: str, found: dict[str, Any]) -> str:
     ]
     for row in rows:
         line = (
-            f"| {_name(row, size['queries'])} | {_models(row)} | {row['training']:.3g} | {row['seconds']:.0f} "
-            f"| {_flops(row)} | {_interval(row['lds'])} |"
+            f"| {_name(row, size['queries'])} | {_models(row)} | {row['training']:.3g} "
+            f"| {row['seconds']:.0f} | {_flops(row)} | {_interval(row['lds'])} |"
         )
         if with_loo:
             loo = row.get("loo")
