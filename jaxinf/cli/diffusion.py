@@ -8,6 +8,7 @@ import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.methods import FileFormat, Method, Normalise
+from jaxinf.cli.options import Progress, ReportBeside, ScoreStore
 
 _MIRRORED = "mirrored-tuning"
 DiffusionMethod = StrEnum(
@@ -99,14 +100,7 @@ def diffusion(
             show_default="all scores",
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for scores as they are made: a killed run, started again in the same "
-            "way, goes on where it stopped.",
-            show_default="none",
-        ),
-    ] = None,
+    store: ScoreStore = None,
     out: Annotated[Path, typer.Option(help="Folder for the scores and report.html.")] = Path(
         "jaxinf-diffusion"
     ),
@@ -114,8 +108,8 @@ def diffusion(
         FileFormat,
         typer.Option("--format", help="File of the scores: numpy's archive, or a parquet table."),
     ] = FileFormat.PARQUET,
-    report: Annotated[bool, typer.Option(help="Write report.html beside the scores.")] = True,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    report: ReportBeside = True,
+    progress: Progress = True,
 ) -> None:
     """Score training images by their influence on generated images.
 

@@ -7,6 +7,7 @@ import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.methods import FileFormat, Method, Normalise
+from jaxinf.cli.options import Progress, ReportBeside, ScoreStore
 
 
 def influence(
@@ -61,14 +62,7 @@ def influence(
             show_default="all scores",
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for scores as they are made: a killed run, started again in the same "
-            "way, goes on where it stopped.",
-            show_default="none",
-        ),
-    ] = None,
+    store: ScoreStore = None,
     out: Annotated[Path, typer.Option(help="Folder for the scores and report.html.")] = Path(
         "jaxinf-report"
     ),
@@ -76,11 +70,11 @@ def influence(
         FileFormat,
         typer.Option("--format", help="File of the scores: numpy's archive, or a parquet table."),
     ] = FileFormat.NPZ,
-    report: Annotated[bool, typer.Option(help="Write report.html beside the scores.")] = True,
+    report: ReportBeside = True,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the method released.", show_default="0")
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Score your training examples by their influence on your queries.
 

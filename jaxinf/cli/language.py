@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
+from jaxinf.cli.options import ReportBeside, ScoreStore
 
 
 class LanguageMethod(StrEnum):
@@ -80,18 +81,11 @@ def language(
         int | None,
         typer.Option(help="Queries scored at once.", show_default="what fits in 2 GiB"),
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for scores as they are made: a killed run, started again in the same "
-            "way, goes on where it stopped.",
-            show_default="none",
-        ),
-    ] = None,
+    store: ScoreStore = None,
     out: Annotated[Path, typer.Option(help="Folder for scores.parquet and report.html.")] = Path(
         "jaxinf-report"
     ),
-    report: Annotated[bool, typer.Option(help="Write report.html beside the scores.")] = True,
+    report: ReportBeside = True,
     seed: Annotated[int, typer.Option(help="Of random probes and projections.")] = 0,
     progress: Annotated[bool, typer.Option(help="Show progress bars on stderr.")] = True,
 ) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.leakage_choices import Compare, Influence, StatisticName, TableFormat
+from jaxinf.cli.options import ImageSize, Progress, Report, ScoreStore
 from jaxinf.cli.value_choices import Embedding
 
 
@@ -101,22 +102,12 @@ def leakage(
         list[str] | None,
         typer.Option(help="Column to leave out, such as an id; give it again for more."),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels to which images are resized.", show_default="as stored"),
-    ] = None,
+    size: ImageSize = None,
     embedding: Annotated[
         Embedding,
         typer.Option(help="How rows become numbers to compare, as in jaxinf value."),
     ] = Embedding.AUTO,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for scores as they are made: a killed run, started again in the same "
-            "way, goes on where it stopped.",
-            show_default="none",
-        ),
-    ] = None,
+    store: ScoreStore = None,
     query_chunk: Annotated[int, typer.Option(help="Test examples scored together.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Training examples per step.")] = 1024,
     out: Annotated[Path, typer.Option(help="Folder for the leaks and report.html.")] = Path(
@@ -126,8 +117,8 @@ def leakage(
         TableFormat, typer.Option("--format", help="File of the leaks.")
     ] = TableFormat.CSV,
     seed: Annotated[int, typer.Option(help="Which training rows calibrate.")] = 0,
-    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    report: Report = True,
+    progress: Progress = True,
 ) -> None:
     """Find the test examples that a model was trained on, and which training example each one is.
 

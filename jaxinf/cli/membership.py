@@ -7,6 +7,7 @@ import typer
 
 from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.membership_choices import Precision
+from jaxinf.cli.options import Report
 
 
 def membership(
@@ -118,7 +119,7 @@ def membership(
         typer.Option(help="Folder for scores.parquet, dropped.csv, report.html and the features."),
     ] = Path("jaxinf-membership"),
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    report: Report = True,
     progress: Annotated[bool, typer.Option(help="Show progress bars on stderr.")] = True,
 ) -> None:
     """Score image-text pairs for membership, and say what the scores are worth.

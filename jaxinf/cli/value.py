@@ -6,6 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from jaxinf.cli.devices import provenance
+from jaxinf.cli.options import (
+    DropColumns,
+    FeatureColumns,
+    ImageSize,
+    LabelColumn,
+    Progress,
+    Report,
+    TrainLabels,
+    ValidLabels,
+)
 from jaxinf.cli.value_choices import Embedding, Valuer
 
 
@@ -26,35 +36,12 @@ def value(
             show_default=False,
         ),
     ],
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="Column (or array) of the class labels, text or integers.",
-            show_default="label, labels, y, target or class",
-        ),
-    ] = None,
-    feature: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column that is a feature; give it again for more. Of an .npz archive: the array "
-            "of the inputs.",
-            show_default="all columns but label, truth and those dropped",
-        ),
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(help="Column that is no feature, such as an id; give it again for more."),
-    ] = None,
-    train_labels: Annotated[
-        Path | None, typer.Option(help="The .npy file of the labels, where TRAIN is a .npy file.")
-    ] = None,
-    valid_labels: Annotated[
-        Path | None, typer.Option(help="The .npy file of the labels, where VALID is a .npy file.")
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels to which images are resized.", show_default="as stored"),
-    ] = None,
+    label: LabelColumn = None,
+    feature: FeatureColumns = None,
+    drop: DropColumns = None,
+    train_labels: TrainLabels = None,
+    valid_labels: ValidLabels = None,
+    size: ImageSize = None,
     embedding: Annotated[
         Embedding,
         typer.Option(
@@ -115,8 +102,8 @@ def value(
         Path, typer.Option(help="Folder for values.parquet, the cleaned list and report.html.")
     ] = Path("jaxinf-value"),
     seed: Annotated[int, typer.Option(help="Seed of the methods that draw.")] = 0,
-    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    report: Report = True,
+    progress: Progress = True,
 ) -> None:
     """Give every training example a value, before any training: higher is more worth having.
 
