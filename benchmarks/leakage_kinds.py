@@ -12,6 +12,7 @@ trivial ones first, stands in the same table. Each seed draws data, copies and w
 import argparse
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -80,7 +81,7 @@ def run_steps(
 
 
 def main() -> None:
-    """Run what the command line asks for and write the JSON after every seed."""
+    """Run what the command line asks for and write the JSON after every method."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--subject", nargs="+", choices=SUBJECTS, default=["digits"])
     parser.add_argument("--seeds", type=int, default=5)
@@ -116,7 +117,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # every seed runs the same programs on other numbers: they are compiled once
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update(
+            "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", folder)
+        )
         for is_costly in (False, True):
             for seed, name in itertools.product(range(arguments.seeds), arguments.subject):
                 last = RELEASED if is_costly else LAST_CHEAP
@@ -142,7 +145,7 @@ def main() -> None:
                 for figures in run_steps(made, subject, deadline):
                     if not _has(runs[name], figures["method"], seed):
                         runs[name][figures["method"]].append(figures | {"seed": seed})
-                _write(arguments, sizes, runs, fits)
+                        _write(arguments, sizes, runs, fits)
 
 
 def _sized(sizes: Sizes, arguments: argparse.Namespace) -> Sizes:

@@ -7,15 +7,18 @@ out], from S models of random subsets of 70 % of the training set; and the same 
 probability of the label, which has no ties. Every estimate is made with several seeds, on models
 of its own, and its rank correlation with the truth is set beside its cost in training runs.
 
-`--part development` runs everything on other examples and models: settings are chosen there, and
-the table shows what the chosen ones do in the report part.
+Of each set the development part comes first, on other examples and models: every setting is tried
+there, and the report part runs only those that `benchmarks.tables_memorisation.frontier` chose.
+A part that is complete in the JSON is not run again.
 """
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.common import RESULTS, ROOT, cores, write_result
-from benchmarks.memorisation_methods import Found, few_models, folds, whole
+from benchmarks.memorisation_methods import CHEAP, Found, Wanted, few_models, folds, whole
 from benchmarks.memorisation_plot import contact_sheet, curves
 from benchmarks.memorisation_sets import (
     QUICK,
@@ -35,10 +38,11 @@ from benchmarks.memorisation_sets import (
     make_problem,
     train_on,
 )
+from benchmarks.memorisation_truth import Truth, unit
+from benchmarks.tables_memorisation import frontier
 from jaxinf.applications.memorisation import (
     RetrainedOutputs,
     influence_scores,
-    memorisation_scores,
     split_half_reliability,
     tie_ceiling,
 )
@@ -46,63 +50,10 @@ from jaxinf.evaluation import mean_interval
 from jaxinf.influence.ground_truth import draw_subsets
 
 FRACTION = 0.7
-NUM_RESAMPLES = 200
-TOP = 100
+# of the examples, for intervals; development only picks
+NUM_RESAMPLES = {"report": 200, "development": 10}
 # Feldman and Zhang's thresholds of a high-influence pair
 MEMORISED, INFLUENTIAL = 0.25, 0.15
-
-
-class Truth:
-    """What estimates are held against: scores of both kinds, and their ranks in resamples."""
-
-    def __init__(self, found: RetrainedOutputs, seed: int):
-        self.outputs = {"right": found.correct, "p": found.probability}
-        self.scores = {
-            name: memorisation_scores(found.subsets, outputs).scores
-            for name, outputs in self.outputs.items()
-        }
-        if any(np.isnan(scores).any() for scores in self.scores.values()):
-            raise SystemExit("an example is in every subset or in none: raise --models")
-        # ties at the top are broken by the probability
-        order = np.lexsort((-self.scores["p"], -self.scores["right"]))
-        self.top = order[: min(TOP, len(order) // 10)]
-        count = len(order)
-        rng = np.random.default_rng(seed)
-        self.resamples = rng.integers(0, count, (NUM_RESAMPLES, count))
-        self.ranks = {
-            name: [_unit(rankdata(scores[rows])) for rows in self.resamples]
-            for name, scores in self.scores.items()
-        }
-
-    def judge(self, scores: np.ndarray) -> dict[str, Any]:
-        """Agreement of scores [seeds, N]: mean over seeds, intervals over seeds and examples."""
-        found: dict[str, Any] = {}
-        drawn = [
-            _unit(rankdata(scores[:, rows], axis=1)) for rows in self.resamples
-        ]  # the slow part, shared by both kinds
-        ranks = _unit(rankdata(scores, axis=1))
-        for name, of_truth in self.scores.items():
-            each = ranks @ _unit(rankdata(of_truth))
-            means = [(a @ b).mean() for a, b in zip(drawn, self.ranks[name], strict=True)]
-            low, high = np.quantile(means, [0.025, 0.975])
-            found[f"spearman_{name}"] = {
-                "estimate": float(each.mean()),
-                "low": float(low),
-                "high": float(high),
-                "raw": each.tolist(),
-                "over_seeds": asdict(mean_interval(each)),
-            }
-        hits = [
-            np.isin(np.argsort(-row, kind="stable")[: len(self.top)], self.top).mean()
-            for row in scores
-        ]
-        found["precision"] = asdict(mean_interval(hits)) | {"raw": [float(h) for h in hits]}
-        return found
-
-
-def _unit(ranks: np.ndarray) -> np.ndarray:
-    centred = ranks - ranks.mean(axis=-1, keepdims=True)
-    return centred / np.linalg.norm(centred, axis=-1, keepdims=True)
 
 
 def retrained(problem: Problem, store: Path | None) -> tuple[RetrainedOutputs, RetrainedOutputs]:
@@ -121,18 +72,32 @@ def retrained(problem: Problem, store: Path | None) -> tuple[RetrainedOutputs, R
     return cut(slice(None, size.models)), cut(slice(size.models, None))
 
 
-def estimates(problem: Problem, few: RetrainedOutputs) -> Iterator[Found]:
-    """Every estimate, the ones that matter most first."""
+def estimates(
+    problem: Problem, few: RetrainedOutputs, wanted: Wanted
+) -> Iterator[tuple[str, Callable[[], Iterator[Found]]]]:
+    """Every estimate that is wanted, in groups; the ones that matter most first."""
     size = problem.size
-    yield from few_models(problem, few, FRACTION)
+    repeats = {2: 2 if size.whole < 4 else 8, 4: 1 if size.whole < 4 else 9}
     short = sorted({max(1, size.epochs // 10), max(1, size.epochs // 4)})
-    yield from folds(problem, 2, 2 if size.whole < 4 else 8, size.epochs)
     counts = tuple(c for c in (1, 2, 4, 8) if c <= size.whole)
+    yield "few models", lambda: few_models(problem, few, FRACTION, wanted)
+    for num_folds, epochs in ((2, size.epochs), *((2, e) for e in short), (4, size.epochs)):
+        yield (
+            f"{num_folds} folds, {epochs} epochs",
+            lambda k=num_folds, e=epochs: folds(problem, k, repeats[k], e, wanted),
+        )
     for epochs in (*short, size.epochs):
-        yield from whole(problem, epochs, counts)
-    for epochs in short:
-        yield from folds(problem, 2, 2 if size.whole < 4 else 8, epochs)
-    yield from folds(problem, 4, 1 if size.whole < 4 else 9, size.epochs)
+        yield (
+            f"whole set, {epochs} epochs",
+            lambda e=epochs: whole(problem, e, counts, CHEAP, wanted),
+        )
+    for epochs in reversed(short):
+        # the dearest: half the models tell enough
+        few_counts = counts[: max(1, len(counts) - 1)]
+        yield (
+            f"whole set, {epochs} epochs, curvature",
+            lambda e=epochs, c=few_counts: whole(problem, e, c, ("curvature",), wanted),
+        )
 
 
 def removal(problem: Problem, truth: Truth, cheap: np.ndarray) -> list[dict[str, Any]]:
@@ -177,45 +142,17 @@ def high_influence(found: RetrainedOutputs, truth: Truth) -> dict[str, Any]:
     }
 
 
-def run_part(problem: Problem, arguments: argparse.Namespace, write: Any) -> None:
+def run_part(
+    problem: Problem, wanted: Wanted, deadline: float, arguments: argparse.Namespace, write: Any
+) -> None:
     """Truth and every estimate of one part; results are written after each."""
     began = time.perf_counter()
     found, few = retrained(problem, arguments.store)
-    truth = Truth(found, seed=0)
-    size = problem.size
-    document: dict[str, Any] = {
-        "size": size._asdict(),
-        "fraction": FRACTION,
-        "seconds": {"truth": time.perf_counter() - began},
-        "train_accuracy": found.train_accuracy,
-        "left_out_accuracy": found.left_out_accuracy,
-        "truth_training": FRACTION * size.models,
-        "truth_scoring": size.models / (3 * size.epochs),
-        "full_run_flops": 3 * forward_flops(problem) * size.train * size.epochs,
-        "rows": [],
-    }
-    for name, outputs in truth.outputs.items():
-        scores = truth.scores[name]
-        splits = 2 if arguments.quick else 5
-        document[f"truth_{name}"] = {
-            "reliability": asdict(
-                split_half_reliability(found.subsets, outputs, num_splits=splits, seed=0)
-            ),
-            "tie_ceiling": tie_ceiling(scores),
-            "quantiles": dict(
-                zip(
-                    ("10", "50", "90", "99"),
-                    np.quantile(scores, [0.1, 0.5, 0.9, 0.99]),
-                    strict=True,
-                )
-            ),
-            "above_0.25": float((scores > MEMORISED).mean()),
-        }
-    document["truths_agree"] = float(
-        _unit(rankdata(truth.scores["p"])) @ _unit(rankdata(truth.scores["right"]))
-    )
+    truth = Truth(found, seed=0, num_resamples=NUM_RESAMPLES[problem.part])
+    document = describe_truth(problem, found, truth, 2 if arguments.quick else 5)
+    document["seconds"] = {"truth": time.perf_counter() - began}
     print(
-        f"{problem.name} {problem.part}: {size.models} models in "
+        f"{problem.name} {problem.part}: {problem.size.models} models in "
         f"{document['seconds']['truth']:.0f} s, right on {found.train_accuracy:.4f} of what they "
         f"saw and {found.left_out_accuracy:.4f} of the rest",
         flush=True,
@@ -226,25 +163,67 @@ def run_part(problem: Problem, arguments: argparse.Namespace, write: Any) -> Non
         if arguments.figures is not None:
             pictures(problem, truth, arguments.figures)
     cheap = None
-    for each in estimates(problem, few):
-        if cheap is None and each.method == "loss when left out":
-            cheap = each.scores[0]
-        row = {
-            "method": each.method,
-            "setting": each.setting,
-            "models": each.models,
-            "training": each.training,
-            "scoring": each.scoring,
-            **truth.judge(each.scores),
-        }
-        document["rows"].append(row)
-        print(describe(row, time.perf_counter() - began), flush=True)
+    for name, make in estimates(problem, few, wanted):
+        if time.monotonic() > deadline:
+            document["left_out"].append(name)
+            continue
+        for each in make():
+            if cheap is None and each.method == "loss when left out":
+                cheap = each.scores[0]
+            row = {
+                "method": each.method,
+                "setting": each.setting,
+                "models": each.models,
+                "training": each.training,
+                "scoring": each.scoring,
+                **truth.judge(each.scores),
+            }
+            document["rows"].append(row)
+            print(describe(row, time.perf_counter() - began), flush=True)
         write(document)
-    if problem.part == "report":
-        assert cheap is not None
+    if document["left_out"]:
+        print(f"no time left for {', '.join(document['left_out'])}", file=sys.stderr, flush=True)
+    if problem.part == "report" and cheap is not None and time.monotonic() < deadline:
         document["removal"] = removal(problem, truth, cheap)
     document["seconds"]["all"] = time.perf_counter() - began
+    document["complete"] = not document["left_out"] and time.monotonic() < deadline
     write(document)
+
+
+def describe_truth(
+    problem: Problem, found: RetrainedOutputs, truth: Truth, splits: int
+) -> dict[str, Any]:
+    """What the truth is and how far it can be trusted; no estimate yet."""
+    size = problem.size
+    document: dict[str, Any] = {
+        "size": size._asdict(),
+        "fraction": FRACTION,
+        "train_accuracy": found.train_accuracy,
+        "left_out_accuracy": found.left_out_accuracy,
+        "truth_training": FRACTION * size.models,
+        "truth_scoring": size.models / (3 * size.epochs),
+        "full_run_flops": 3 * forward_flops(problem) * size.train * size.epochs,
+        "rows": [],
+        "left_out": [],
+        "truths_agree": float(
+            unit(rankdata(truth.scores["p"])) @ unit(rankdata(truth.scores["right"]))
+        ),
+    }
+    for name, outputs in truth.outputs.items():
+        scores = truth.scores[name]
+        shares = (0.1, 0.5, 0.9, 0.99)
+        document[f"truth_{name}"] = {
+            "reliability": asdict(
+                split_half_reliability(found.subsets, outputs, num_splits=splits, seed=0)
+            ),
+            "tie_ceiling": tie_ceiling(scores),
+            "quantiles": {
+                f"{100 * share:g}": value
+                for share, value in zip(shares, np.quantile(scores, shares), strict=True)
+            },
+            "above_0.25": float((scores > MEMORISED).mean()),
+        }
+    return document
 
 
 def pictures(problem: Problem, truth: Truth, folder: Path) -> None:
@@ -278,16 +257,17 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=None, help="models vmapped together")
     parser.add_argument("--store", type=Path, default=None, help="folder: killed runs resume there")
     parser.add_argument("--figures", type=Path, default=None, help="folder for pictures and scores")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
     parser.add_argument("--quick", action="store_true", help="digits, few examples and models")
     parser.add_argument("--output", type=Path, default=RESULTS / "memorisation.json")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "memorisation.svg")
     arguments = parser.parse_args()
+    began = time.monotonic()
     size = QUICK if arguments.quick else Size()
     if arguments.models is not None:
         size = size._replace(models=arguments.models)
-    jax.config.update("jax_num_cpu_devices", cores())
-    # parts and sets run the same programs on other numbers: they are compiled once
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_num_cpu_devices", cores())
     settings = {
         "models": size.models,
         "quick": arguments.quick,
@@ -297,24 +277,42 @@ def main() -> None:
         json.loads(arguments.output.read_text())["results"] if arguments.output.exists() else {}
     )
     names = ["digits"] if arguments.quick else arguments.sets.split(",")
-    parts = ("report", "development") if arguments.part == "both" else (arguments.part,)
+    parts = ("development", "report") if arguments.part == "both" else (arguments.part,)
     with tempfile.TemporaryDirectory() as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        for part in parts:
-            # fewer models tell settings apart well enough
-            scale = (
-                size if part == "report" else size._replace(models=max(40, size.models * 3 // 10))
-            )
-            for name in names:
-                problem = make_problem(name, part, scale, arguments.at_once, arguments.quick)
+        # parts and sets run the same programs on other numbers: they are compiled once
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update(
+            "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", cache)
+        )
+        for name, part in ((name, part) for name in names for part in parts):
+            done = results.setdefault(name, {})
+            if done.get(part, {}).get("complete"):
+                continue
+            is_report = part == "report"
+            if not is_report:
+                done.pop("report", None)  # its settings are chosen anew
+            # fewer models tell settings apart well enough; 280 and the few are two whole chunks
+            scale = size if is_report else size._replace(models=max(40, size.models * 28 // 100))
+            left = began + arguments.seconds - time.monotonic()
+            deadline = time.monotonic() + left * _share(name, part, names, parts)
+            wanted = frontier(done["development"]["rows"]) if "development" in done else None
+            problem = make_problem(name, part, scale, arguments.at_once, arguments.quick)
 
-                def write(document: dict[str, Any], name: str = name, part: str = part) -> None:
-                    results.setdefault(name, {})[part] = document
-                    write_result(arguments.output, settings, results)
+            def write(document: dict[str, Any], done: Any = done, part: str = part) -> None:
+                done[part] = document
+                write_result(arguments.output, settings, results)
 
-                run_part(problem, arguments, write)
+            run_part(problem, wanted if is_report else None, deadline, arguments, write)
     if not arguments.quick:
         curves(arguments.figure, results)
+
+
+def _share(name: str, part: str, names: list[str], parts: tuple[str, ...]) -> float:
+    """Of the time that is left; whichever part comes first compiles for both."""
+    weights = {"development": 3, "report": 2}
+    total = sum(weights[each] for each in parts)
+    before = sum(weights[each] for each in parts[: parts.index(part)])
+    return weights[part] / (total * (len(names) - names.index(name)) - before)
 
 
 if __name__ == "__main__":

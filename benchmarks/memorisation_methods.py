@@ -7,6 +7,7 @@ forward passes, in the same unit.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from benchmarks.memorisation_sets import Problem, train_on, train_whole
@@ -37,6 +38,11 @@ NAMES: dict[Recipe, str] = {
 }
 
 
+CHEAP: tuple[Recipe, ...] = ("doubt", "gradient", "step")
+Wanted = set[tuple[str, str]] | None
+"""Methods and settings to run; None: all."""
+
+
 class Found(NamedTuple):
     """Scores of every seed at one cost.
 
@@ -57,11 +63,15 @@ class Found(NamedTuple):
     scores: np.ndarray
 
 
-def few_models(problem: Problem, found: RetrainedOutputs, fraction: float) -> Iterator[Found]:
+def few_models(
+    problem: Problem, found: RetrainedOutputs, fraction: float, wanted: Wanted = None
+) -> Iterator[Found]:
     """The retrained estimate itself from a fraction of its models; `found` holds every seed's."""
     seeds, few = problem.size.seeds, problem.size.few
     for count in (c for c in (5, 10, 20, 40) if c <= few):
         for kind, outputs in (("right or wrong", found.correct), ("p", found.probability)):
+            if not _is_wanted(FEW, kind, wanted):
+                continue
             scores = []
             for seed in range(seeds):
                 rows = slice(seed * few, seed * few + count)
@@ -73,9 +83,17 @@ def few_models(problem: Problem, found: RetrainedOutputs, fraction: float) -> It
             )
 
 
-def folds(problem: Problem, num_folds: int, repeats: int, epochs: int) -> Iterator[Found]:
+def folds(
+    problem: Problem, num_folds: int, repeats: int, epochs: int, wanted: Wanted = None
+) -> Iterator[Found]:
     """Cross-fitted models: every example left out equally often."""
     size = problem.size
+    setting = f"{num_folds} folds, {epochs} epochs"
+    # models that have not fitted their examples have no difference to show
+    kinds = (LEFT_OUT, IN_OUT) if epochs == size.epochs else (LEFT_OUT,)
+    kinds = [kind for kind in kinds if _is_wanted(kind, setting, wanted)]
+    if not kinds:
+        return
     masks = np.concatenate(
         [
             fold_subsets(num_folds, size.train, repeats=repeats, seed=_seed(problem, 50 + seed))
@@ -83,7 +101,6 @@ def folds(problem: Problem, num_folds: int, repeats: int, epochs: int) -> Iterat
         ]
     )
     found = train_on(problem, masks, epochs, _seed(problem, 60 + num_folds))
-    setting = f"{num_folds} folds, {epochs} epochs"
     per_seed = repeats * num_folds
     count = num_folds
     while count <= per_seed:
@@ -92,33 +109,50 @@ def folds(problem: Problem, num_folds: int, repeats: int, epochs: int) -> Iterat
             rows = slice(seed * per_seed, seed * per_seed + count)
             pair.append(memorisation_scores(found.subsets[rows], found.probability[rows]))
         cost = count * (1 - 1 / num_folds) * epochs / size.epochs, count * _passes(problem, 1)
-        left_out = np.stack([1 - each.mean_out for each in pair])
-        yield Found(LEFT_OUT, setting, count, *cost, left_out)
-        if epochs == size.epochs:
-            yield Found(IN_OUT, setting, count, *cost, np.stack([each.scores for each in pair]))
+        for kind in kinds:
+            scores = [1 - e.mean_out if kind == LEFT_OUT else e.scores for e in pair]
+            yield Found(kind, setting, count, *cost, np.stack(scores))
         count = per_seed if count < per_seed < 2 * count else 2 * count
 
 
-def whole(problem: Problem, epochs: int, counts: tuple[int, ...]) -> Iterator[Found]:
-    """Self-influence and loss in models of all examples."""
+def whole(
+    problem: Problem,
+    epochs: int,
+    counts: tuple[int, ...],
+    recipes: tuple[Recipe, ...],
+    wanted: Wanted = None,
+) -> Iterator[Found]:
+    """Self-influence and loss in models of all examples, the first max(counts) of each seed."""
     size = problem.size
-    models = train_whole(problem, size.seeds * size.whole, epochs, _seed(problem, 70))
-    for recipe, options in SETTINGS.items():
-        for option in options:
-            each = memorisation_estimates(
-                problem.loss_fn, models, problem.train, recipe=recipe, batch_size=1000, **option
-            )
-            per_seed = each.reshape(size.seeds, size.whole, -1)
+    asked: list[tuple[Recipe, dict[str, float], str]] = []
+    for recipe in recipes:
+        for option in SETTINGS[recipe]:
             said = "".join(f", {name.replace('_', ' ')} {v:g}" for name, v in option.items())
-            for count in counts:
-                yield Found(
-                    NAMES[recipe],
-                    f"{epochs} epochs{said}",
-                    count,
-                    count * epochs / size.epochs,
-                    count * _passes(problem, PASSES[recipe]),
-                    per_seed[:, :count].mean(axis=1),
-                )
+            if _is_wanted(NAMES[recipe], f"{epochs} epochs{said}", wanted):
+                asked.append((recipe, option, f"{epochs} epochs{said}"))
+    if not asked:
+        return
+    models = train_whole(problem, size.seeds * size.whole, epochs, _seed(problem, 70))
+    rows = np.arange(size.seeds * size.whole).reshape(size.seeds, -1)[:, : max(counts)]
+    models = jax.tree.map(lambda a: a[rows.ravel()], models)
+    for recipe, option, setting in asked:
+        each = memorisation_estimates(
+            problem.loss_fn, models, problem.train, recipe=recipe, batch_size=1000, **option
+        )
+        per_seed = each.reshape(*rows.shape, -1)
+        for count in counts:
+            yield Found(
+                NAMES[recipe],
+                setting,
+                count,
+                count * epochs / size.epochs,
+                count * _passes(problem, PASSES[recipe]),
+                per_seed[:, :count].mean(axis=1),
+            )
+
+
+def _is_wanted(method: str, setting: str, wanted: Wanted) -> bool:
+    return wanted is None or (method, setting) in wanted
 
 
 def _passes(problem: Problem, passes: int) -> float:

@@ -21,21 +21,31 @@ def cost(row: Row) -> float:
     return row["training"] + row["scoring"]
 
 
+def frontier(rows: list[Row]) -> set[tuple[str, str]]:
+    """The choice: settings that at some cost rank best within their method, for no more.
+
+    By the Spearman correlation with memorisation by right or wrong.
+    """
+    return {row_key[:2] for kept in _frontier(rows).values() for row_key in kept}
+
+
 def chosen(of_set: dict[str, Any]) -> dict[str, list[Row]]:
     """Report rows by family: at each cost the setting that did best in development for no more."""
     report = {_key(row): row for row in of_set["report"]["rows"]}
     tried = of_set.get("development", of_set["report"])["rows"]
-    families: dict[str, list[Row]] = {}
-    for row in tried:
-        if _key(row) in report:
-            families.setdefault(row["method"], []).append(row)
+    found = _frontier([row for row in tried if _key(row) in report])
+    return {method: [report[key] for key in kept] for method, kept in found.items()}
+
+
+def _frontier(tried: list[Row]) -> dict[str, list[tuple[Any, ...]]]:
+    """Keys of each method's rows that beat all that are cheaper."""
     found = {}
-    for method, rows in families.items():
-        best, kept = -1.0, []
-        for row in sorted(rows, key=cost):
+    for method in dict.fromkeys(row["method"] for row in tried):
+        best, kept = -2.0, []
+        for row in sorted((row for row in tried if row["method"] == method), key=cost):
             if row["spearman_right"]["estimate"] > best:
                 best = row["spearman_right"]["estimate"]
-                kept.append(report[_key(row)])
+                kept.append(_key(row))
         found[method] = kept
     return found
 
