@@ -25,8 +25,9 @@ import numpy as np
 
 from benchmarks import lds_peers
 from benchmarks.common import RESULTS, ROOT, cores, write_result
+from benchmarks.lds_contenders import methods
 from benchmarks.lds_loo import leave_one_out_truth
-from benchmarks.lds_methods import Method, methods
+from benchmarks.lds_methods import Method
 from benchmarks.lds_plot import plot
 from benchmarks.lds_run import Bank, scored
 from benchmarks.lds_sets import FULL, QUICK, REDUCED, Problem, make_problem, truth
@@ -201,6 +202,10 @@ def main() -> None:
     parser.add_argument("--dattri", default=None, help="interpreter that has dattri")
     parser.add_argument("--left-out", type=int, default=200, help="examples, for the LOO truth")
     parser.add_argument("--full", action="store_true", help="the two larger sets at full size")
+    parser.add_argument(
+        "--seeds", type=int, default=None, help="of the truth, in place of the usual"
+    )
+    parser.add_argument("--at-once", type=int, default=None, help="models trained together")
     parser.add_argument("--quick", action="store_true", help="digits, few examples and epochs")
     parser.add_argument("--output", type=Path, default=RESULTS / "lds.json")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "lds.svg")
@@ -218,7 +223,9 @@ def main() -> None:
         "device": jax.devices()[0].device_kind,
     }
     for name in names:
-        problem = make_problem(name, sizes[name], arguments.part, arguments.quick)
+        size = sizes[name]._replace(seeds=arguments.seeds or sizes[name].seeds)
+        problem = make_problem(name, size, arguments.part, arguments.quick)
+        problem = problem._replace(at_once=arguments.at_once)
 
         def save(found: dict[str, Any], name: str = name) -> None:
             sets = merged(arguments.output, name, found | {"settings": settings})

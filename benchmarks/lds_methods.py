@@ -1,8 +1,4 @@
-"""The methods of `benchmarks.lds`: how each scores one trained model, and on how many it is run.
-
-Every setting here was fixed on the development problems (see `benchmarks.lds_sets`) or is the
-method's own default; none was chosen on the figures that are published.
-"""
+"""How a method of `benchmarks.lds` scores one trained model; which ones: `lds_contenders`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,11 +11,8 @@ from benchmarks.lds_sets import Problem, initialise, loss_at
 from jaxinf import influence
 from jaxinf.adapters import stateful_from_linen
 from jaxinf.influence import Attributor
-from jaxinf.influence.inverse_hessian import arnoldi, cg
 
 Maker = Callable[[Problem, Any], Attributor]
-# epochs of the briefly trained models
-EARLY = {"mnist_lr": 1, "mnist_mlp": 2, "cifar2_resnet9": 4, "shakespeare": 4}
 
 
 class Method(NamedTuple):
@@ -40,6 +33,7 @@ class Method(NamedTuple):
         queries: only so many of the first queries are scored; None = all.
         decay: the models' learning rate falls to 0 within their runs.
         gram: damping, where influence comes from dot products of gradients alone (`lds_gram`).
+        gram_batch: examples whose products with as many others are formed at once there.
     """
 
     name: str
@@ -55,6 +49,7 @@ class Method(NamedTuple):
     queries: int | None = None
     decay: bool = False
     gram: float | None = None
+    gram_batch: int = 500
 
 
 def influence_of(
@@ -138,81 +133,3 @@ def trak_of(dimension: int, models: int | None, damping: float = 0.0) -> Maker:
         damping_unit="mean_eigenvalue",
         measure=problem.measure,
     )
-
-
-def methods(problem: Problem) -> list[Method]:
-    """All methods for a problem, what matters most first."""
-    early = min(EARLY[problem.name], problem.epochs)
-    full, most = (problem.epochs,), problem.epochs // early
-    most = 4 if problem.name == "mnist_lr" else most  # a convex problem has one minimum
-    counts = tuple(c for c in (1, 2, 4, 6, 8, 10, 16, 20) if c <= most)
-    quarters = tuple(dict.fromkeys(max(1, problem.epochs * i // 4) for i in (1, 2, 3, 4)))
-    loss_jvp, dots = of_loss(influence.forward_inf_jvp), of_loss(influence.grad_dot)
-    # whole gradients of all examples do not fit at the full size of the other two
-    solver = "woodbury" if problem.name.startswith("mnist") or problem.size.reduced else "cg"
-    strong = influence_of(solver, 1.0)
-    margins = problem.measure == "margin"
-    wide = min(512, problem.size.train // 2)  # wider than the examples, TRAK has no inverse
-    early_of = influence_of(solver, 1.0, weighted=margins)
-    # four epochs, and the power of 1 - p, were chosen on mnist_mlp's development part alone
-    four, decayed = min(4, problem.epochs), tuple(c for c in range(1, 6) if 4 * c <= problem.epochs)
-    thrice = tuple(c for c in (1, 2, 3, 6) if 3 * c <= problem.epochs)
-    tuned: dict[str, Any] = {
-        "weighted": margins, "power": 0.7, "decay": True, "epochs": (four,),
-        "counts": decayed or (1,),
-    }  # fmt: skip
-    # losses are followed without weights
-    name = "early ensemble, decayed" + ", power 0.7" * margins
-    found = [
-        Method(name, "early", early_of, **tuned),
-        Method("early ensemble", "early", early_of, (early,), counts, weighted=margins),
-        Method("influence function, λ = 1", "influence", strong, full, (1, 4)),
-        Method("Forward-INF, JVP (= grad-dot)", "forward-inf", loss_jvp, full, (1, 4)),
-        Method("Forward-INF, JVP, early", "forward-inf", loss_jvp, (early,), counts[:3]),
-        Method("Forward-INF, one clean step", "forward-inf", of_loss(influence.forward_inf), full),
-        Method("features' cosine", "baseline", similarity, full),
-        Method("grad-cos", "gradients", of_loss(influence.grad_cos), full, forward_only=False),
-        Method("TracIn, 4 checkpoints", "gradients", dots, quarters),
-    ]  # fmt: skip
-    if margins:
-        found.append(
-            Method("early ensemble, decayed", "early", early_of, (3,), thrice, weighted=True,
-                   decay=True)
-        )  # fmt: skip
-    if margins:  # its fallback moves the query's input, which text has not
-        found.append(
-            Method("Forward-INF, released", "forward-inf", released, full, with_state=True)
-        )
-    if problem.name == "mnist_lr":
-        by_hessian: dict[str, Any] = {"unit": "absolute", "curvature": "hessian"}
-        found += [
-            Method(f"influence function, {name}, {scorer}", "influence",
-                   influence_of(solver, problem.penalty, scorer=scorer, **by_hessian), full)
-            for name, solver, scorer in (
-                ("CG", cg(tolerance=1e-3), "jvp"),
-                ("CG", cg(tolerance=1e-3), "finite"),
-                ("Arnoldi", arnoldi(rank=200), "jvp"),
-            )
-        ] + [
-            Method(f"mirrored unroll, {scorer}", "unroll", unrolled(300, 0.2, scorer, 0.97),
-                   full)
-            for scorer in ("jvp", "finite")
-        ]  # fmt: skip
-    else:
-        found += [
-            Method("influence function, EK-FAC, λ = 1", "influence", influence_of("ekfac", 1.0),
-                   full, queries=50),
-            Method("mirrored unroll, 20 steps", "unroll", unrolled(20, 0.02, "jvp"), full,
-                   queries=25),
-        ]  # fmt: skip
-    if problem.name != "mnist_lr":
-        found.append(
-            Method(f"{name}, Gram", "early", early_of, forward_only=False, gram=1.0, **tuned)
-        )
-    found += [
-        Method("TRAK", "trak", trak_of(wide, models), full, (models,), forward_only=False,
-               stacked=True)
-        for models in (1, 5)
-        if problem.name != "cifar2_resnet9"  # its models differ in their BatchNorm statistics
-    ]  # fmt: skip
-    return found

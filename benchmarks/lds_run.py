@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.lds_data import Part
-from benchmarks.lds_gram import influence_by_gram
+from benchmarks.lds_gram import gradient_products, influence_by_gram
 from benchmarks.lds_methods import Method
 from benchmarks.lds_sets import Problem, loss_at, train_models
 from jaxinf import attribute
@@ -105,10 +105,11 @@ def _by_gram(
     problem, began = bank.problem, time.perf_counter()
     loss = loss_at(problem, state)
     assert method.gram is not None
-    scores = influence_by_gram(
-        loss, params, queries, problem.train, measure=problem.measure, damping=method.gram,
-        batch_size=min(500, problem.size.train),
+    products = gradient_products(
+        loss, params, queries, problem.train, measure=problem.measure,
+        batch_size=min(method.gram_batch, problem.size.train),
     )  # fmt: skip
+    scores = influence_by_gram(products, method.gram)
     if problem.measure == "margin" and not method.weighted:
         scores = scores * np.asarray(doubt(jax.jit(loss)(params, problem.train)))
     return scores, {"seconds": time.perf_counter() - began, "flops": np.nan}

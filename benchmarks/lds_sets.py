@@ -47,6 +47,7 @@ class Problem(NamedTuple):
         rate: the learning rate that every model of the truth is trained with, throughout.
         batch_size: likewise.
         penalty: L2 penalty ½ λ ‖θ‖² in the objective.
+        at_once: models that are trained together; None = as many as fit.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Problem(NamedTuple):
     rate: float
     batch_size: int
     penalty: float = 0.0
+    at_once: int | None = None
 
 
 FULL = {
@@ -176,8 +178,9 @@ def train_models(
 
     train = sgd_trainer(loss, init, data, outputs=keep, **options) if traced else step_by_step
     return retrain_on_subsets(
-        train, masks, key=key, traced=traced, store=store, progress=store is not None
-    )
+        train, masks, key=key, traced=traced, models_at_once=problem.at_once, store=store,
+        progress=store is not None,
+    )  # fmt: skip
 
 
 def truth(problem: Problem, part: Part, store: Path | None) -> tuple[np.ndarray, np.ndarray]:
