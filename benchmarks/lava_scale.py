@@ -2,6 +2,8 @@
 
     python -m benchmarks.lava_scale [--runs annealed:streamed,balanced:streamed] [--quick]
 
+Rows of the output that are of other runs, on the same device and of the same size, are kept.
+
 Synthetic features: a Gaussian per class, on the device; a tenth of the training labels are wrong,
 so that the values can be seen to find something. From features to values: label distances of all
 C x C pairs of classes, the transport, the calibrated gradients and the certificate. The first
@@ -15,12 +17,13 @@ longest.
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, write_result
+from benchmarks.common import RESULTS, read_results, read_settings, write_result
 
 # exponentials: 132 multiprocessors of 16 a cycle at 1.83 GHz; bytes a second: as measured elsewhere
 EXPONENTIALS, BANDWIDTH = 3.9e12, 4.3e12
@@ -92,11 +95,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def measure(
-    sets: tuple[Any, ...], solver: str, route: str, checks: int, rate: float
+    sets: tuple[Any, ...],
+    solver: str,
+    route: str,
+    checks: int,
+    rate: float,
+    after_first: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Time `lava` twice on one route, and say what its values are worth."""
+    """Time `lava` twice on one route, and say what its values are worth.
+
+    `after_first` is given what the first call, compiling included, says already.
+    """
     import jax
-    from sklearn.metrics import roc_auc_score
 
     from jaxinf.valuation import lava
     from jaxinf.valuation.pose import between_classes, read_sides
@@ -110,6 +120,8 @@ def measure(
         jax.block_until_ready(found.values)
         calls.append(time.perf_counter() - began)
         print(f"{solver}, {route}: {calls[-1]:.1f} s", flush=True)
+        if len(calls) == 1:
+            after_first({"solver": solver, "route": route} | _figures(found, calls[0], wrong))
     began = time.perf_counter()
     # as `lava` does, so that its compiled program serves
     with jax.default_matmul_precision("highest"):
@@ -123,27 +135,38 @@ def measure(
     product = 2 * n * m * width / rate
     floor = max(product, n * m / EXPONENTIALS, 4 * (n + m) * width / BANDWIDTH)
     each = (calls[1] - labels) / readings
-    values = np.asarray(found.values)
     memory = jax.devices()[0].memory_stats() or {}
+    figures = _figures(found, calls[0], wrong)
+    return (
+        {"solver": solver, "route": route, "checks": checks}
+        | figures
+        | {
+            "seconds": calls[1],
+            "labels_s": labels,
+            "readings": readings,
+            "reading_s": each,
+            "floor_s": floor,
+            "fraction_of_floor": floor / each,
+            "log_sum_error": log_sum_error(found, x, y, xv, yv),
+            "device_peak_bytes": memory.get("peak_bytes_in_use"),
+            "values": np.asarray(found.values),
+        }
+    )
+
+
+def _figures(found: Any, first_call: float, wrong: np.ndarray) -> dict[str, Any]:
+    """What one call says."""
+    from sklearn.metrics import roc_auc_score
+
+    certificate = found.certificate
     return {
-        "solver": solver,
-        "route": route,
-        "checks": checks,
         "converged": bool(found.converged),
-        "first_call_s": calls[0],
-        "seconds": calls[1],
-        "labels_s": labels,
-        "readings": readings,
-        "reading_s": each,
-        "floor_s": floor,
-        "fraction_of_floor": floor / each,
-        "marginal_error": float(found.certificate.marginal_error),
-        "dual_gap": float(found.certificate.dual_gap),
-        "finite_difference_error": float(found.certificate.finite_difference_error),
-        "log_sum_error": log_sum_error(found, x, y, xv, yv),
-        "wrong_labels_auroc": float(roc_auc_score(wrong, -values)),
-        "device_peak_bytes": memory.get("peak_bytes_in_use"),
-        "values": values,
+        "iterations": int(found.num_iterations),
+        "first_call_s": first_call,
+        "marginal_error": float(certificate.marginal_error),
+        "dual_gap": float(certificate.dual_gap),
+        "finite_difference_error": float(certificate.finite_difference_error),
+        "wrong_labels_auroc": float(roc_auc_score(wrong, -np.asarray(found.values))),
     }
 
 
@@ -169,13 +192,19 @@ def main() -> None:
     sets = make_sets(arguments.n, arguments.m, arguments.width, arguments.classes)
     settings = {name: getattr(arguments, name) for name in ("n", "m", "width", "classes")}
     settings |= {"device": device, "product_flops": rate, "quick": arguments.quick}
-    rows: list[dict[str, Any]] = []
+    same = all(
+        read_settings(arguments.output).get(name) == settings[name]
+        for name in ("n", "m", "width", "classes", "device", "quick")
+    )
+    runs = [tuple(run.split(":")) for run in arguments.runs.split(",")]
+    before = read_results(arguments.output) if same else []
+    rows = [row for row in before if (row["solver"], row["route"]) not in runs]
     firsts: dict[str, np.ndarray] = {}
-    for run in arguments.runs.split(","):
-        solver, route = run.split(":")
+    for solver, route in runs:
         # a check of a converged solution solves the problem twice more
         checks = arguments.checks if solver == "annealed" else 0
-        row = measure(sets, solver, route, checks, rate)
+        so_far = lambda first: write_result(arguments.output, settings, [*rows, first])
+        row = measure(sets, solver, route, checks, rate, so_far)
         values = row.pop("values")
         first = firsts.setdefault(solver, values)
         row["off_first_route"] = float(np.max(np.abs(values - first)) / np.ptp(first))
