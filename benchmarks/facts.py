@@ -9,106 +9,40 @@ ones that it answers right, about subjects with several facts in training (a sub
 does not give the answer away) before others. Each seed draws facts, patterns, the model's start and
 the order of training anew.
 
-Settings were chosen on other facts (`--part development`), none here.
+Settings were chosen on other facts (`--part development`), none here. A run that was stopped goes
+on behind the last seed in its output.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from benchmarks import facts_methods as methods
 from benchmarks.common import RESULTS, ROOT, write_result
 from benchmarks.facts_data import Part, draw_facts, load_facts
-from benchmarks.facts_model import QUICK, Size, Subject, part_of, train_subject
+from benchmarks.facts_methods import BEST_OF_ANSWER, BM25, BOTH, KINDS, MEAN_OF_WHOLE, scores, tried
+from benchmarks.facts_model import QUICK, Size, train_subject
 from jaxinf.applications.language import (
-    centre_over_queries,
     rank_of_first,
     reciprocal_rank_fusion,
     sum_of_z_scores,
 )
 from jaxinf.evaluation import mean_interval, recall_at_k
 
-
-class Row(NamedTuple):
-    """A method as the table has it.
-
-    Attributes:
-        kind: `"lexical"`, `"representation"`, `"gradient"`, `"forward"` or `"combined"`.
-        make: the raw method of a subject; None for a combination.
-        divide: what its scores are divided by: `""`, `"loss"`, `"norm"` (which takes gradients)
-            or `"estimate"` (forward passes).
-        objects: whether the object's tokens alone count on the training side.
-        centred: whether scores are centred over the queries.
-    """
-
-    kind: str
-    make: Callable[[Subject, Any, int], methods.Raw]
-    divide: str = ""
-    objects: bool = False
-    centred: bool = False
-
-
-BM25 = "BM25, question and answer"
 # what the development part chose
-FORWARD = "by token, answer and whole question"
+FORWARD = BOTH
 FUSION = "ranks 0.25"
 
-
-def rows(quick: bool) -> dict[str, Row]:
-    """The table, in order."""
-    dim = 64 if quick else 2048
-    lexical = lambda name: lambda s, train, seed: methods.lexical(s)[name]
-    hidden = lambda name: lambda s, train, seed: methods.representations(s)[name]
-    dot = lambda s, train, seed: methods.dot(s, train)
-    tokens = lambda s, train, seed: methods.dot(part_of(s, ["tokens"]), train)
-    ekfac = lambda s, train, seed: methods.curved(s, train, 0.1)
-    whole = lambda s, train, seed: methods.curved(s, train, 1.0, queries=s.asked)
-    step = lambda optimizer, steps: lambda s, train, seed: methods.step(s, train, optimizer, steps)
-    return {
-        BM25: Row("lexical", lexical(BM25)),
-        "BM25, question alone": Row("lexical", lexical("BM25, question alone")),
-        "hidden states, mean": Row("representation", hidden("hidden states, mean")),
-        "hidden states, last": Row("representation", hidden("hidden states, last")),
-        "grad-dot": Row("gradient", dot),
-        "grad-cos": Row("gradient", dot, "norm"),
-        "grad-cos, object's loss": Row("gradient", dot, "norm", objects=True),
-        "TRAK": Row("gradient", lambda s, _, seed: methods.trak_method(s, dim, 0.1, seed, False)),
-        "one SGD step / loss": Row("forward", step(optax.sgd(0.1), 1), "loss"),
-        "five SGD steps / loss": Row("forward", step(optax.sgd(0.1), 5), "loss"),
-        "one Adam step / loss": Row("forward", step(optax.adam(1e-4), 1), "loss"),
-        "slope / norm": Row("forward", dot, "estimate"),
-        "slope / norm, object's loss": Row("forward", dot, "estimate", True),
-        "preconditioned": Row("forward", ekfac, "estimate"),
-        "preconditioned, object's loss": Row("forward", ekfac, "estimate", True),
-        "preconditioned, object's loss, centred": Row("forward", ekfac, "", True, True),
-        "embedding's slope / norm, object's loss": Row("forward", tokens, "estimate", True),
-        "preconditioned, whole question": Row("forward", whole, "estimate"),
-    }
-
-
-# by token: (what it is called, whether the whole question is asked, damping)
-BY_TOKEN = (
-    ("by token, slope", False, None),
-    ("by token, preconditioned", False, 0.1),
-    ("by token, preconditioned, whole question", True, 0.1),
-)
-PARTS = ("best token", "best three", "mean token")
-BOTH = "by token, answer and whole question"
-OF_BOTH = (
-    "by token, preconditioned: best token",
-    "by token, preconditioned, whole question: mean token",
-)
 COMBINED = (
     BOTH,
-    "by token, preconditioned: best token",
-    "by token, preconditioned, whole question: mean token",
+    BEST_OF_ANSWER,
+    MEAN_OF_WHOLE,
     "preconditioned, whole question",
     "grad-cos, object's loss",
     "hidden states, mean",
@@ -123,7 +57,7 @@ FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 
 
 def run_seed(
-    seed: int, size: Size, quick: bool, part: Part = "report"
+    seed: int, size: Size, projection: int, part: Part = "report"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """About one subject, and per method `(mrr, recall, seconds)`."""
     start = time.perf_counter()
@@ -140,41 +74,25 @@ def run_seed(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(subject.params)),
         "train_s": round(time.perf_counter() - start, 1),
     }
-    print(about, flush=True)
-    sides = {False: subject.train, True: subject.objects}
-    over = {objects: methods.divisors(subject, train) for objects, train in sides.items()}
-    embedding = methods.divisors(part_of(subject, ["tokens"]), subject.objects)
-    raw: dict[Any, Any] = {}
+    print(time.strftime("%T"), about, flush=True)
     found: dict[str, Any] = {}
     final: dict[str, np.ndarray] = {}
-    for name, row in rows(quick).items():
-        start = time.perf_counter()
-        key = (row.make, row.objects)
-        if key not in raw:
-            raw[key] = methods.score(row.make(subject, sides[row.objects], seed))
-        scores = raw[key]
-        if row.divide:
-            of = embedding if name.startswith("embedding") else over[row.objects]
-            divisor = getattr(of, row.divide)
-            scores = scores / (divisor + (1e-3 if row.divide == "loss" else 0.0))
-        final[name] = centre_over_queries(scores) if row.centred else scores
-        seconds = time.perf_counter() - start
-        found[name] = [*figures(final[name], subject.relevant), round(seconds, 2)]
+
+    def take(name: str, values: np.ndarray, seconds: float) -> None:
+        final[name] = values
+        found[name] = [*figures(values, subject.relevant), round(seconds, 2)]
         print(f"{time.strftime('%T')} {name}: {found[name]}", flush=True)
-    for label, whole, damping in BY_TOKEN:
+
+    start = time.perf_counter()
+    for name, values in scores(subject, projection):
+        take(name, values, time.perf_counter() - start)
         start = time.perf_counter()
-        asked = subject.asked if whole else subject.queries
-        for part, scores in methods.token_cosines(subject, asked, damping, whole).items():
-            final[f"{label}: {part}"] = scores
-            seconds = round(time.perf_counter() - start, 2)
-            found[f"{label}: {part}"] = [*figures(scores, subject.relevant), seconds]
-            print(f"{time.strftime('%T')} {label}: {part}: {found[f'{label}: {part}']}", flush=True)
-    final[BOTH] = sum_of_z_scores([final[name] for name in OF_BOTH])
-    found[BOTH] = [*figures(final[BOTH], subject.relevant), 0.0]
     for name in COMBINED:
         for how, fuse in FUSIONS.items():
-            fused = fuse([final[BM25], final[name]])
-            found[f"BM25 + {name}, {how}"] = [*figures(fused, subject.relevant), 0.0]
+            take(f"BM25 + {name}, {how}", fuse([final[BM25], final[name]]), 0.0)
+    if part == "development":
+        for name, values in tried(subject, final):
+            take(name, values, 0.0)
     return about, found
 
 
@@ -191,12 +109,11 @@ def interval(values: np.ndarray) -> dict[str, float]:
     return dict.fromkeys(("estimate", "low", "high"), float(values[0]))
 
 
-def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
+def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     """Means with intervals, and the differences that the aims are about."""
-    kinds = {name: row.kind for name, row in rows(quick).items()}
-    kinds |= {f"{label}: {part}": "forward" for label, *_ in BY_TOKEN for part in PARTS}
-    kinds[BOTH] = "forward"
-    kinds |= {f"BM25 + {name}, {how}": "combined" for name in COMBINED for how in FUSIONS}
+    fused = {f"BM25 + {name}, {how}" for name in COMBINED for how in FUSIONS}
+    names = [name for name in per_seed[0] if all(name in found for found in per_seed)]
+    kinds = {name: "combined" if name in fused else KINDS.get(name, "forward") for name in names}
     of = lambda name, i: np.array([found[name][i] for found in per_seed])
     table = [
         {
@@ -213,6 +130,7 @@ def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     pairs = [
         (FORWARD, strongest),
         (FORWARD, "grad-cos"),
+        (FORWARD, "grad-cos, object's loss"),
         (FORWARD, "hidden states, mean"),
         (FORWARD, BM25),
         (f"BM25 + {FORWARD}, {FUSION}", BM25),
@@ -225,6 +143,7 @@ def summary(per_seed: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
             "recall": interval(of(a, 1) - of(b, 1)),
         }
         for a, b in dict.fromkeys(pairs)
+        if a in kinds and b in kinds
     ]
     return {"methods": table, "differences": differences}
 
@@ -240,20 +159,28 @@ def main() -> None:
     name = "facts" if options.part == "report" else "facts_development"
     output = options.output or RESULTS / f"{name}.json"
     size = QUICK if options.quick else Size()
-    subjects: list[Any] = []
-    per_seed: list[Any] = []
     settings = {
         "size": size._asdict(),
         "fusion": FUSION,
         "forward": FORWARD,
         "devices": [device.device_kind for device in jax.devices()],
     }
-    for seed in range(options.seeds):
-        about, found = run_seed(seed, size, options.quick, options.part)
+    subjects, per_seed = _earlier(output, settings)
+    for seed in range(len(subjects), options.seeds):
+        about, found = run_seed(seed, size, 64 if options.quick else 2048, options.part)
         subjects.append(about)
         per_seed.append(found)
-        results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed, options.quick)}
+        results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed)}
         write_result(output, settings, results)
+
+
+def _earlier(output: Path, settings: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Subjects and figures of the seeds that an earlier run of these settings finished."""
+    if output.exists():
+        document = json.loads(output.read_text())
+        if document["settings"] == json.loads(json.dumps(settings)):
+            return document["results"]["subjects"], document["results"]["per_seed"]
+    return [], []
 
 
 if __name__ == "__main__":

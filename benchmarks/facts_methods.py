@@ -1,21 +1,29 @@
-"""The methods of `benchmarks.facts`: raw scores first, then what they are divided by.
+"""The methods of `benchmarks.facts`: every row's scores, one after the other.
 
-Dividing by an example's loss or gradient norm, and centring over the queries, is done on the
-raw scores here, since several rows of the table share them; `normalise_by_loss` and
-`normalise_by_gradient_norm` give the same numbers, one method at a time.
+Rows that differ in what they are divided by share their raw scores; `normalise_by_loss` and
+`normalise_by_gradient_norm` give the same numbers, one method at a time. Attributors are made once
+per model's shape and take the parameters as arguments, so that all seeds run what was compiled for
+the first; queries by their answers and by the whole question go together for the same reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.tree_util import Partial
 
 from benchmarks.facts_model import Subject
 from jaxinf import attribute
-from jaxinf.applications.language import causal_lm_loss, token_scores
-from jaxinf.applications.language.losses import token_nats
+from jaxinf.applications.language import (
+    causal_lm_loss,
+    mean_hidden_state,
+    sum_of_z_scores,
+    unit_weights,
+)
+from jaxinf.applications.language.by_token import aggregate_tokens, token_cosines
 from jaxinf.engine import Stream
 from jaxinf.engine.sources import ArraySource
 from jaxinf.influence import (
@@ -28,203 +36,242 @@ from jaxinf.influence import (
     trak,
 )
 from jaxinf.influence.derivatives import Scorer
+from jaxinf.influence.inverse_hessian import ekfac
 from jaxinf.influence.loss import scoring_loss
 from jaxinf.influence.scorers import estimated_gradient_norms, gradient_norms
 
-BATCH = 512
-CHUNK = 128
+BATCH = 448  # twelve of them
+CHUNK = 64  # gradients held at once
+QUERY_CHUNK = 10  # divides the queries, so that no odd rest is compiled for
+PROBES = 32
+DAMPING = 0.1
+
+BM25 = "BM25, question and answer"
+BEST_OF_ANSWER = "by token, preconditioned: best token"
+MEAN_OF_WHOLE = "by token, preconditioned, whole question: mean token"
+BOTH = "by token, answer and whole question"
+
+KINDS = {
+    BM25: "lexical",
+    "BM25, question alone": "lexical",
+    "hidden states, mean": "representation",
+    "hidden states, last": "representation",
+    "grad-dot": "gradient",
+    "grad-cos": "gradient",
+    "slope / norm": "forward",
+    "grad-cos, object's loss": "gradient",
+    "slope / norm, object's loss": "forward",
+    "preconditioned": "forward",
+    "preconditioned, whole question": "forward",
+    BEST_OF_ANSWER: "forward",
+    "by token, preconditioned: mean token": "forward",
+    "by token, preconditioned, whole question: best token": "forward",
+    MEAN_OF_WHOLE: "forward",
+    BOTH: "forward",
+    "TRAK": "gradient",
+    "preconditioned, object's loss": "forward",
+    "one Adam step / loss": "forward",
+    "one SGD step / loss": "forward",
+}
+
+Rows = Iterator[tuple[str, np.ndarray]]
 
 
-class Raw(NamedTuple):
-    """A method before normalisation.
+def scores(subject: Subject, projection: int) -> Rows:
+    """Every row's name and scores, float64[K, N], in the order of `KINDS`."""
+    yield from lexical(subject)
+    yield from representations(subject)
+    whole, objects = subject.train, subject.objects
+    over, over_objects = divisors(subject, whole), divisors(subject, objects)
+    products = score(subject, _dot(subject.module), whole)
+    yield "grad-dot", products
+    yield "grad-cos", products / over.norm
+    # by forward mode it is the same product, to round-off
+    yield "slope / norm", products / over.estimate
+    products = score(subject, _dot(subject.module), objects)
+    yield "grad-cos, object's loss", products / over_objects.norm
+    yield "slope / norm, object's loss", products / over_objects.estimate
+    count = len(subject.relevant)
+    both = score(subject, _curved(subject.module), whole, _joined(subject.queries, subject.asked))
+    yield "preconditioned", both[:count] / over.estimate
+    yield "preconditioned, whole question", both[count:] / over.estimate
+    yield from by_tokens(subject, DAMPING)
+    yield "TRAK", score(subject, _trak(subject.module, projection), whole)
+    curved = score(subject, _curved(subject.module), objects)
+    yield "preconditioned, object's loss", curved / over_objects.estimate
+    for name, method in (("Adam", _adam(subject.module)), ("SGD", _sgd(subject.module))):
+        yield f"one {name} step / loss", score(subject, method, whole) / (over.loss + 1e-3)
 
-    Attributes:
-        kind: `"lexical"`, `"representation"`, `"gradient"` (takes gradients of training
-            examples) or `"forward"` (forward passes of training examples alone).
-        attributor: what scores.
-        params: what it is called with.
-        queries: the same.
-        train: the same.
-    """
 
-    kind: str
-    attributor: Attributor
-    params: Any
-    queries: Any
-    train: Any
+def tried(subject: Subject, final: dict[str, np.ndarray]) -> Rows:
+    """Variants that the development part chooses among, beside the rows of the table."""
+    best, mean = final[BEST_OF_ANSWER], final[MEAN_OF_WHOLE]
+    for weight in (0.5, 2.0):
+        yield f"{BOTH}, weight {weight:g}", sum_of_z_scores([best, mean], weights=[1, weight])
+    hidden = final["hidden states, mean"]
+    for weight in (0.5, 1.0):
+        fused = sum_of_z_scores([final[BOTH], hidden], weights=[0.5, weight])
+        yield f"{BOTH}, and hidden states {weight:g}", fused
+    for damping in (1.0, 0.01):
+        for name, found in by_tokens(subject, damping):
+            yield f"{name}, damping {damping:g}", found
 
 
-def lexical(subject: Subject) -> dict[str, Raw]:
-    """BM25 of the question, and of the question with its answer."""
+def lexical(subject: Subject) -> Rows:
+    """BM25 of the question with its answer, and of the question."""
     train, prompts, whole = subject.words
-    return {
-        "BM25, question and answer": Raw("lexical", bm25(), (), whole, train),
-        "BM25, question alone": Raw("lexical", bm25(), (), prompts, train),
-    }
+    for name, asked in ((BM25, whole), ("BM25, question alone", prompts)):
+        yield name, score(subject, _bm25(), train, asked, params=())
 
 
-def representations(subject: Subject) -> dict[str, Raw]:
+def representations(subject: Subject) -> Rows:
     """Cosine of hidden states of the last layer, averaged over the text or at its end."""
-    module = subject.module
-
-    def mean(params: Any, batch: Any) -> jax.Array:
-        hidden = module.apply({"params": params}, batch["tokens"], method="features")
-        return jnp.sum(hidden * batch["mask"][:, :, None], axis=1)
-
-    def last(params: Any, batch: Any) -> jax.Array:
-        hidden = module.apply({"params": params}, batch["tokens"], method="features")
-        ends = jnp.sum(batch["mask"], axis=1)
-        return jnp.take_along_axis(hidden, ends[:, None, None], axis=1)[:, 0]
-
-    common = (subject.params, subject.asked, subject.train)
-    return {
-        "hidden states, mean": Raw("representation", representation_similarity(mean), *common),
-        "hidden states, last": Raw("representation", representation_similarity(last), *common),
-    }
+    for name, method in (("mean", _mean_hidden), ("last", _last_hidden)):
+        found = score(subject, method(subject.module), subject.train, subject.asked)
+        yield f"hidden states, {name}", found
 
 
-def trak_method(subject: Subject, dim: int, damping: float, seed: int, stages: bool) -> Raw:
-    """TRAK at the last model, or over the stages of training."""
-    count = len(jax.tree.leaves(subject.stages)[0]) if stages else None
-    method = trak(
-        subject.loss_fn, projection_dim=dim, key=jax.random.key(seed), num_checkpoints=count,
-        damping=damping, damping_unit="mean_eigenvalue", gradient_chunk_size=128,
-    )  # fmt: skip
-    params = subject.stages if stages else subject.params
-    return Raw("gradient", method, params, subject.queries, subject.train)
+def by_tokens(subject: Subject, damping: float) -> Rows:
+    """Each sentence's best token and the mean of all, by the answer and by the whole question."""
+    method, loss_fn = _by_token(subject.module, damping)
+    scorer = _by_token(subject.module, DAMPING)[0]  # one program, whatever the damping
+    weights = unit_weights(subject.module, subject.params, subject.asked)
+    ones = lambda batch: batch | {"weights": np.ones(batch["mask"].shape, np.float32)}
+    asked = subject.asked | {"weights": weights}
+    queries, train = _joined(ones(subject.queries), asked), ones(subject.train)
+    state = method.prepare(subject.params, queries, Stream(ArraySource(train), BATCH))
+    of = lambda batch: _tokens(scorer, loss_fn, state, batch)
+    best, mean = (np.asarray(part.T, np.float64) for part in _by_blocks(of, train))
+    count = len(subject.relevant)
+    yield BEST_OF_ANSWER, best[:count]
+    yield "by token, preconditioned: mean token", mean[:count]
+    yield "by token, preconditioned, whole question: best token", best[count:]
+    yield MEAN_OF_WHOLE, mean[count:]
+    yield BOTH, sum_of_z_scores([best[:count], mean[count:]])
 
 
-def dot(subject: Subject, train: Any, scorer: Scorer = "gradients", queries: Any = None) -> Raw:
-    """Products of gradients; by forward mode they are one step's first order, to round-off."""
-    method = grad_dot(subject.loss_fn, scorer=scorer, gradient_chunk=CHUNK)
-    asked = subject.queries if queries is None else queries
-    return Raw("forward", method, subject.params, asked, train)
-
-
-def step(subject: Subject, train: Any, optimizer: Any, steps: int) -> Raw:
-    """Steps on the query at their finite size."""
-    method = forward_inf(subject.loss_fn, optimizer=optimizer, steps=steps)
-    return Raw("forward", method, subject.params, subject.queries, train)
-
-
-def curved(
-    subject: Subject, train: Any, damping: float, measure: str = "loss",
-    scorer: Scorer = "gradients", queries: Any = None,
-) -> Raw:  # fmt: skip
-    """The query's gradient over the EK-FAC curvature of the training set."""
-    method = _curved(subject, damping, measure, scorer)
-    asked = subject.queries if queries is None else queries
-    return Raw("forward", method, subject.params, asked, train)
-
-
-def _curved(subject: Subject, damping: float, measure: Any, scorer: Scorer) -> Attributor:
-    return influence_function(
-        subject.loss_fn, solver="ekfac", curvature="fisher", damping=damping,
-        damping_unit="mean_eigenvalue", measure=measure, scorer=scorer, gradient_chunk=CHUNK,
-    )  # fmt: skip
-
-
-def score(raw: Raw) -> np.ndarray:
-    """float[K, N]."""
+def score(
+    subject: Subject, method: Attributor, train: Any, queries: Any = None, params: Any = None
+) -> np.ndarray:
+    """float64[K, N]; the queries are the answers, unless others are given."""
     found = attribute(
-        raw.attributor, raw.params, raw.queries, raw.train, batch_size=BATCH, progress=False,
-        diagnostics=False,
+        method, subject.params if params is None else params,
+        subject.queries if queries is None else queries, train,
+        batch_size=BATCH, progress=False, diagnostics=False,
     )  # fmt: skip
     assert found.scores is not None
     return np.asarray(found.scores, np.float64)
 
 
 class Divisors(NamedTuple):
-    """What scores are divided by, float[N] each: loss, gradient norm, and its estimate."""
+    """What scores are divided by, float[N] each: loss, gradient norm, and its estimate.
+
+    The estimate takes 2 forward passes per probe, and no gradient.
+    """
 
     loss: np.ndarray
     norm: np.ndarray
     estimate: np.ndarray
 
 
-def divisors(subject: Subject, train: Any, probes: int = 32) -> Divisors:
-    """Of every training example; the estimate takes 2 forward passes per probe, and no gradient."""
-    loss = scoring_loss(subject.loss_fn)
-    of = jax.jit(
-        lambda batch: (
-            loss(subject.params, batch),
-            gradient_norms(loss, subject.params, batch, CHUNK),
-            estimated_gradient_norms(loss, subject.params, batch, jax.random.key(1), probes),
-        )
+def divisors(subject: Subject, train: Any) -> Divisors:
+    """Of every training example."""
+    return Divisors(*_by_blocks(partial(_divisors, subject.module, subject.params), train))
+
+
+@partial(jax.jit, static_argnums=0)
+def _divisors(module: Any, params: Any, batch: Any) -> tuple[jax.Array, ...]:
+    loss = scoring_loss(causal_lm_loss(module))
+    return (
+        loss(params, batch),
+        gradient_norms(loss, params, batch, CHUNK),
+        estimated_gradient_norms(loss, params, batch, jax.random.key(1), PROBES),
     )
-    return Divisors(*_by_blocks(of, train))
 
 
-def _by_blocks(fn: Callable[[Any], Any], train: Any) -> list[np.ndarray]:
+@partial(jax.jit, static_argnums=0)
+def _tokens(
+    method: Attributor, loss_fn: Partial, state: Any, batch: Any
+) -> tuple[jax.Array, jax.Array]:
+    key = jax.random.key(2)
+    cosines = token_cosines(method, loss_fn, state, batch, key=key, num_probes=PROBES)
+    return aggregate_tokens(cosines, batch, "best").T, aggregate_tokens(cosines, batch, "mean").T
+
+
+def _by_blocks(fn: Any, train: Any) -> list[np.ndarray]:
     count = len(train["tokens"])
-    rows = np.arange(-(-count // BATCH) * BATCH) % count
+    size = min(BATCH, count)
+    rows = np.arange(-(-count // size) * size) % count
     parts = [
-        fn({name: a[rows[i : i + BATCH]] for name, a in train.items()})
-        for i in range(0, len(rows), BATCH)
+        fn({name: a[rows[i : i + size]] for name, a in train.items()})
+        for i in range(0, len(rows), size)
     ]
     columns = zip(*parts, strict=True)
     return [np.concatenate([np.asarray(p) for p in column])[:count] for column in columns]
 
 
-def token_cosines(
-    subject: Subject, queries: Any, damping: float | None, whole: bool, probes: int = 32
-) -> dict[str, np.ndarray]:
-    """Each sentence's best token, best three and mean of all: float[K, N] each.
-
-    A token's score is what predicting it shares with the query's direction, over an estimate of
-    its own gradient's norm: forward passes alone, and no knowledge of where the object stands.
-    """
-    loss_fn = causal_lm_loss(subject.module, reduction="sum")
-    if damping is None:
-        method = grad_dot(loss_fn, scorer="jvp", query_chunk=16)
-    else:
-        method = influence_function(
-            loss_fn, solver="ekfac", curvature="fisher", damping=damping,
-            damping_unit="mean_eigenvalue", scorer="jvp",
-        )  # fmt: skip
-    nats = token_nats(subject.module)
-    train = subject.train
-    if whole:
-        queries = queries | {"weights": _unit_weights(nats, subject.params, queries)}
-        train = train | {"weights": np.ones(train["mask"].shape, np.float32)}
-    state = method.prepare(subject.params, queries, Stream(ArraySource(train), BATCH))
-
-    @jax.jit
-    def of(state: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        def probe(key: jax.Array) -> jax.Array:
-            leaves, structure = jax.tree.flatten(state.params)
-            keys = jax.random.split(key, len(leaves))
-            draws = [jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
-            tangent = jax.tree.unflatten(structure, draws)
-            return jax.jvp(lambda at: nats(at, batch), (state.params,), (tangent,))[1]
-
-        squares = jax.lax.map(lambda k: probe(k) ** 2, jax.random.split(jax.random.key(2), probes))
-        norms = jnp.sqrt(jnp.mean(squares, axis=0))
-        scores = token_scores(method, loss_fn, state, batch)
-        mask = batch["mask"].astype(scores.dtype)
-        scores = scores / (norms + 1e-6)[None] * mask[None]
-        best = jax.lax.top_k(scores, 3)[0]
-        mean = scores.sum(axis=2) / mask.sum(axis=1)[None]
-        return best[:, :, 0].T, best.sum(axis=2).T, mean.T
-
-    found = _by_blocks(lambda batch: of(state, batch), train)
-    return {
-        name: np.asarray(part.T, np.float64)
-        for name, part in zip(("best token", "best three", "mean token"), found, strict=True)
-    }
+def _joined(*batches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _unit_weights(nats: Any, params: Any, queries: Any) -> np.ndarray:
-    """Weights that make every token's gradient of one length, float32[K, T]."""
+@cache
+def _bm25() -> Attributor:
+    return bm25()
 
-    @jax.jit
-    def of(example: Any) -> jax.Array:
-        alone = jax.tree.map(lambda a: a[None], example)
-        gradients = jax.jacrev(lambda at: nats(at, alone)[0])(params)
-        squares = [jnp.sum(g.reshape(len(g), -1) ** 2, axis=1) for g in jax.tree.leaves(gradients)]
-        total = sum(squares)
-        return jnp.where(total > 0, 1 / jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
 
-    count = len(queries["tokens"])
-    each = [of({name: a[i] for name, a in queries.items()}) for i in range(count)]
-    return np.stack([np.asarray(one) for one in each])
+@cache
+def _mean_hidden(module: Any) -> Attributor:
+    return representation_similarity(mean_hidden_state(module))
+
+
+@cache
+def _last_hidden(module: Any) -> Attributor:
+    def last(params: Any, batch: Any) -> jax.Array:
+        hidden = module.apply({"params": params}, batch["tokens"], method="features")
+        ends = batch["mask"].sum(axis=1)
+        return jax.numpy.take_along_axis(hidden, ends[:, None, None], axis=1)[:, 0]
+
+    return representation_similarity(last)
+
+
+@cache
+def _dot(module: Any) -> Attributor:
+    return grad_dot(causal_lm_loss(module), scorer="gradients", gradient_chunk=CHUNK)
+
+
+@cache
+def _curved(module: Any) -> Attributor:
+    return _ekfac(causal_lm_loss(module), DAMPING, "gradients")
+
+
+@cache
+def _by_token(module: Any, damping: float) -> tuple[Attributor, Partial]:
+    loss_fn = causal_lm_loss(module, reduction="sum")
+    return _ekfac(loss_fn, damping, "jvp"), loss_fn
+
+
+def _ekfac(loss_fn: Partial, damping: float, scorer: Scorer) -> Attributor:
+    return influence_function(
+        loss_fn, solver=ekfac(with_residual=False), curvature="fisher", damping=damping,
+        damping_unit="mean_eigenvalue", scorer=scorer, query_chunk=QUERY_CHUNK,
+        gradient_chunk=CHUNK if scorer == "gradients" else None,
+    )  # fmt: skip
+
+
+@cache
+def _trak(module: Any, projection: int) -> Attributor:
+    # the models differ from seed to seed; the projection need not
+    return trak(
+        causal_lm_loss(module), projection_dim=projection, key=jax.random.key(0), damping=0.1,
+        damping_unit="mean_eigenvalue", gradient_chunk_size=CHUNK,
+    )  # fmt: skip
+
+
+@cache
+def _adam(module: Any) -> Attributor:
+    return forward_inf(causal_lm_loss(module), optimizer=optax.adam(1e-4))
+
+
+@cache
+def _sgd(module: Any) -> Attributor:
+    return forward_inf(causal_lm_loss(module), optimizer=optax.sgd(0.1))

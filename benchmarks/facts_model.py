@@ -1,23 +1,17 @@
 """The small language model that `benchmarks.facts` asks: trained on sentences that state facts."""
 
-import tempfile
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import Partial
+from jax import lax
 
 from benchmarks.facts_data import FactSet
-from jaxinf.applications.language import (
-    causal_lm_loss,
-    encode_answers,
-    encode_texts,
-)
+from jaxinf.applications.language import causal_lm_loss, encode_answers, encode_texts
 from jaxinf.influence import word_ids
-from jaxinf.models import fit, load_checkpoints
 from jaxinf.models.language import CausalLM, LanguageConfig, TextTokenizer, train_bpe
 
 
@@ -27,6 +21,7 @@ class Size(NamedTuple):
     Attributes:
         facts: in training.
         per_fact: training sentences of each, at most.
+        sentences: in training, at most: as many for every seed, so that all share what is compiled.
         queries: facts that are asked for.
         vocab_size: of the byte-pair tokenizer.
         width: of the model.
@@ -34,13 +29,13 @@ class Size(NamedTuple):
         epochs: of training.
         batch_size: of training.
         length: tokens per sentence; longer ones are left out.
-        checkpoints: kept of the training run, evenly spaced.
         learning_rate: at its highest.
         weight_decay: of AdamW.
     """
 
     facts: int = 1500
     per_fact: int = 4
+    sentences: int = 5376
     queries: int = 100
     vocab_size: int = 4096
     width: int = 256
@@ -48,14 +43,13 @@ class Size(NamedTuple):
     epochs: int = 40
     batch_size: int = 128
     length: int = 20
-    checkpoints: int = 4
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
 
 
 QUICK = Size(
-    facts=40, queries=6, vocab_size=300, width=32, layers=2, epochs=4, batch_size=32, length=96,
-    checkpoints=2,
+    facts=40, sentences=128, queries=4, vocab_size=300, width=16, layers=1, epochs=2, batch_size=32,
+    length=96,
 )  # fmt: skip
 
 
@@ -65,9 +59,6 @@ class Subject(NamedTuple):
     Attributes:
         module: the model.
         params: after training.
-        stages: parameters at several times of training, stacked.
-        squares: Adam's running mean of squared gradients, like `params`.
-        loss_fn: mean nats of the tokens that count.
         train: every token of each sentence counts.
         objects: the same sentences; the object's tokens alone count.
         queries: the answer's tokens alone count.
@@ -81,9 +72,6 @@ class Subject(NamedTuple):
 
     module: CausalLM
     params: Any
-    stages: Any
-    squares: Any
-    loss_fn: Any
     train: dict[str, np.ndarray]
     objects: dict[str, np.ndarray]
     queries: dict[str, np.ndarray]
@@ -95,25 +83,10 @@ class Subject(NamedTuple):
     several: float
 
 
-def part_of(subject: Subject, names: Sequence[str]) -> Subject:
-    """The same subject, whose parameters are those of some modules alone."""
-    pick = lambda params: {name: params[name] for name in names}
-    held = {name: p for name, p in subject.params.items() if name not in names}
-    return subject._replace(
-        params=pick(subject.params),
-        squares=pick(subject.squares),
-        loss_fn=Partial(_with_held, held, subject.loss_fn),
-    )
-
-
-def _with_held(held: Any, loss_fn: Any, params: Any, batch: Any) -> jax.Array:
-    return loss_fn({**held, **params}, batch)
-
-
-def train_subject(drawn: FactSet, size: Size, seed: int, *, progress: bool = False) -> Subject:
+def train_subject(drawn: FactSet, size: Size, seed: int) -> Subject:
     """Train a tokenizer and a GPT-2-shaped model, and choose what to ask."""
     tokenizer = train_bpe(drawn.sentences, size.vocab_size)
-    drawn, asked = _fitting(drawn, tokenizer, size.length)
+    drawn, asked = _fitting(drawn, tokenizer, size)
     limits = {"context": size.length, "length": size.length}
     train = encode_texts(drawn.sentences, tokenizer, **limits)
     objects = encode_texts(drawn.sentences, tokenizer, spans=drawn.objects, **limits)
@@ -130,8 +103,7 @@ def train_subject(drawn: FactSet, size: Size, seed: int, *, progress: bool = Fal
         num_heads=max(1, size.width // 64),
     )
     module = CausalLM(config)
-    loss_fn = causal_lm_loss(module)
-    params, squares, stages = _train(module, loss_fn, train, size, seed, progress)
+    params, losses = _train(module, size, jax.random.key(seed), train)
     right = answered_right(module, params, queries)
     chosen, several = _choose(drawn, asked, right, size.queries, seed)
     rows = np.searchsorted(asked, chosen)
@@ -141,38 +113,46 @@ def train_subject(drawn: FactSet, size: Size, seed: int, *, progress: bool = Fal
         [f"{prompts[i]} {answers[i]}" for i in rows],
     )
     take = lambda batch: {name: array[rows] for name, array in batch.items()}
-    losses = [
-        jax.jit(loss_fn)(params, {name: a[i : i + 512] for name, a in train.items()})
-        for i in range(0, len(drawn.sentences), 512)
-    ]
     return Subject(
-        module, params, stages, squares, loss_fn, train, objects, take(queries), take(texts),
-        (words[0], words[1], words[2]), drawn.facts[None] == chosen[:, None],
-        float(np.mean(right)), float(np.mean(np.concatenate(losses))), several,
+        module, params, train, objects, take(queries), take(texts), _even(words, size.length),
+        drawn.facts[None] == chosen[:, None], float(np.mean(right)), float(np.mean(losses)),
+        several,
     )  # fmt: skip
+
+
+def _even(words: list[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of one width for every seed; words are no more than tokens."""
+    train, prompts, whole = (
+        np.pad(a, ((0, 0), (0, max(0, width - a.shape[1]))), constant_values=-1) for a in words
+    )
+    return train, prompts, whole
 
 
 def answered_right(module: CausalLM, params: Any, queries: dict[str, np.ndarray]) -> np.ndarray:
     """bool[K]: is every token of the answer the likeliest one after those before it?"""
-
-    @jax.jit
-    def right(batch: dict[str, jax.Array]) -> jax.Array:
-        logits = module.apply({"params": params}, batch["tokens"])
-        said = jnp.argmax(logits[:, :-1], axis=-1) == batch["tokens"][:, 1:]
-        return jnp.all(said | ~batch["mask"][:, 1:], axis=1)
-
-    count = len(queries["tokens"])
+    # padded, so that every seed runs the same program
+    count, block = len(queries["tokens"]), 512
+    rows = np.arange(-(-count // block) * block) % count
     parts = [
-        np.asarray(right({name: array[i : i + 512] for name, array in queries.items()}))
-        for i in range(0, count, 512)
+        np.asarray(
+            _right(module, params, {name: a[rows[i : i + block]] for name, a in queries.items()})
+        )
+        for i in range(0, len(rows), block)
     ]
-    return np.concatenate(parts)
+    return np.concatenate(parts)[:count]
 
 
-def _fitting(drawn: FactSet, tokenizer: TextTokenizer, length: int) -> tuple[FactSet, np.ndarray]:
+@partial(jax.jit, static_argnums=0)
+def _right(module: CausalLM, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    logits = module.apply({"params": params}, batch["tokens"])
+    said = jnp.argmax(logits[:, :-1], axis=-1) == batch["tokens"][:, 1:]  # type: ignore[index]
+    return jnp.all(said | ~batch["mask"][:, 1:], axis=1)
+
+
+def _fitting(drawn: FactSet, tokenizer: TextTokenizer, size: Size) -> tuple[FactSet, np.ndarray]:
     """Leave out sentences and questions that are too long; which facts can be asked for."""
-    fits = lambda texts: np.array([len(ids) + 2 <= length for ids in tokenizer.encode(texts)])
-    kept = np.flatnonzero(fits(drawn.sentences))
+    fits = lambda texts: np.array([len(ids) + 2 <= size.length for ids in tokenizer.encode(texts)])
+    kept = np.flatnonzero(fits(drawn.sentences))[: size.sentences]
     whole = [f"{p} {a}." for p, a in zip(drawn.prompts, drawn.answers, strict=True)]
     taught = np.bincount(drawn.facts[kept], minlength=len(whole)) >= 2
     drawn = drawn._replace(
@@ -183,27 +163,37 @@ def _fitting(drawn: FactSet, tokenizer: TextTokenizer, length: int) -> tuple[Fac
     return drawn, np.flatnonzero(fits(whole) & taught)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def _train(
-    module: CausalLM, loss_fn: Any, train: dict[str, np.ndarray], size: Size, seed: int,
-    progress: bool,
-) -> tuple[Any, Any, Any]:  # fmt: skip
-    init, run = jax.random.split(jax.random.key(seed))
-    params = jax.jit(module.init)(init, train["tokens"][:1])["params"]
-    steps = size.epochs * (len(train["tokens"]) // size.batch_size)
+    module: CausalLM, size: Size, key: jax.Array, train: dict[str, jax.Array]
+) -> tuple[Any, jax.Array]:
+    """Parameters, and nats of every sentence after training: one program, run once per seed."""
+    init, run = jax.random.split(key)
+    count = train["tokens"].shape[0]
+    steps = count // size.batch_size
     rate = optax.warmup_cosine_decay_schedule(
-        0.0, size.learning_rate, steps // 20, steps, size.learning_rate / 10
-    )
-    stateful = lambda params, state, batch, *, train: (loss_fn(params, batch), state)
-    with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(
-            stateful, params, {}, train,
-            optimizer=optax.adamw(rate, weight_decay=size.weight_decay, b2=0.98),
-            num_epochs=size.epochs, batch_size=size.batch_size, key=run, checkpoints=folder,
-            checkpoint_every=max(1, size.epochs // size.checkpoints), progress=progress,
-        )  # fmt: skip
-        stages, _ = load_checkpoints(folder, like=fitted.params)
-    adam = next(s for s in fitted.opt_state if isinstance(s, optax.ScaleByAdamState))
-    return fitted.params, adam.nu, jax.tree.map(jnp.asarray, stages)
+        0.0, size.learning_rate, size.epochs * steps // 20, size.epochs * steps,
+        size.learning_rate / 10,
+    )  # fmt: skip
+    optimizer = optax.adamw(rate, weight_decay=size.weight_decay, b2=0.98)
+    loss_fn = causal_lm_loss(module)
+
+    def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        batch = {name: array[rows] for name, array in train.items()}
+        gradients = jax.grad(lambda at: jnp.mean(loss_fn(at, batch)))(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    def epoch(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        order = jax.random.permutation(key, count)[: steps * size.batch_size]
+        return lax.scan(step, carry, order.reshape(steps, size.batch_size))
+
+    params = module.init(init, train["tokens"][:1])["params"]
+    start = (params, optimizer.init(params))
+    params = lax.scan(epoch, start, jax.random.split(run, size.epochs))[0][0]
+    alone = lambda row: loss_fn(params, jax.tree.map(lambda a: a[None], row))[0]
+    return params, lax.map(alone, train, batch_size=min(256, count))
 
 
 def _choose(

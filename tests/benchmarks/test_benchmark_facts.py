@@ -3,20 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.facts import (
-    BM25,
-    BOTH,
-    BY_TOKEN,
-    COMBINED,
-    FORWARD,
-    FUSION,
-    FUSIONS,
-    PARTS,
-    figures,
-    rows,
-    summary,
-)
+from benchmarks.facts import COMBINED, FORWARD, FUSION, FUSIONS, figures, summary
 from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
+from benchmarks.facts_methods import BM25, KINDS, scores
 from benchmarks.facts_model import QUICK, answered_right, train_subject
 from benchmarks.tables_facts import facts_table
 
@@ -68,10 +57,9 @@ def test_the_first_proponent_and_the_first_ten_count():
 
 
 def test_tables_say_what_was_found():
-    names = [*rows(True), BOTH, *(f"BM25 + {c}, {f}" for c in COMBINED for f in FUSIONS)]
-    names += [f"{label}: {part}" for label, *_ in BY_TOKEN for part in PARTS]
+    names = [*KINDS, *(f"BM25 + {c}, {f}" for c in COMBINED for f in FUSIONS)]
     per_seed = [{name: [0.5 + 0.01 * seed, 0.25, 1.0] for name in names} for seed in range(2)]
-    found = summary(per_seed, True)
+    found = summary(per_seed)
     assert found["methods"][0]["method"] == BM25
     pair = next(d for d in found["differences"] if d["better"] == f"BM25 + {FORWARD}, {FUSION}")
     assert pair["mrr"]["estimate"] == 0
@@ -87,11 +75,12 @@ def test_tables_say_what_was_found():
 
 
 @pytest.mark.slow
-def test_a_model_is_taught_the_facts():
+def test_a_model_is_taught_the_facts_and_every_row_is_scored():
     drawn = draw_facts(FACTS, PATTERNS, 0, "report", 12, 2)
     size = QUICK._replace(
-        facts=12, queries=4, epochs=40, batch_size=8, checkpoints=1, learning_rate=1e-2
-    )
+        facts=12, sentences=24, queries=4, epochs=40, batch_size=8, learning_rate=1e-2, length=28,
+        width=32,
+    )  # fmt: skip
     subject = train_subject(drawn, size, 0)
     assert subject.fitted < 2.5
     assert subject.relevant.shape == (4, len(subject.train["tokens"]))
@@ -99,3 +88,7 @@ def test_a_model_is_taught_the_facts():
     right = answered_right(subject.module, subject.params, subject.queries)
     assert right.dtype == bool
     assert len(subject.words[2]) == 4
+    found = dict(scores(subject, 16))
+    assert list(found) == list(KINDS)
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert {values.shape for values in found.values()} == {subject.relevant.shape}

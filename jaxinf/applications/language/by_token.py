@@ -5,6 +5,7 @@ say little of the fact. At unit length every token has one voice: the object in 
 the subject in the question's.
 """
 
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -13,12 +14,18 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
-from jaxinf.applications.language.losses import TokenNats, causal_lm_loss, token_nats
+from jaxinf.applications.language.losses import (
+    TokenNats,
+    causal_lm_loss,
+    sequence_loss,
+    token_nats,
+)
 from jaxinf.applications.language.parts import token_scores
 from jaxinf.errors import InputError, check_count
 from jaxinf.influence import Attributor, influence_function
 from jaxinf.influence.forward_inf import DirectionState
-from jaxinf.typing import Batch, Params
+from jaxinf.influence.inverse_hessian import ekfac
+from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
 Aggregate: TypeAlias = Literal["mean", "best"]
 
@@ -68,10 +75,10 @@ def by_token(
         raise InputError(f"aggregate must be 'mean' or 'best', not {aggregate!r}")
     check_count(num_probes, "num_probes")
     probes = jax.random.key(0) if key is None else key
-    loss, nats = causal_lm_loss(module, reduction="sum"), token_nats(module)
+    loss = causal_lm_loss(module, reduction="sum")
     inner = influence_function(
         loss,
-        solver="ekfac",
+        solver=ekfac(with_residual=False),
         curvature="fisher",
         damping=damping,
         damping_unit="mean_eigenvalue",
@@ -80,14 +87,8 @@ def by_token(
     )
 
     def score(state: DirectionState, batch: Batch) -> jax.Array:
-        shares = token_scores(inner, loss, state, batch)
-        norms = estimated_token_norms(nats, state.params, batch, probes, num_probes)
-        counted = jnp.asarray(batch["mask"]).at[:, 0].set(False)[None]
-        safe = jnp.where(norms > 0, norms, 1)[None]
-        cosines = jnp.where(counted & (norms > 0)[None], shares / safe, 0)
-        if aggregate == "mean":
-            return jnp.sum(cosines, axis=2) / jnp.maximum(jnp.sum(counted, axis=2), 1)
-        return jnp.max(jnp.where(counted, cosines, -jnp.inf), axis=2)
+        cosines = token_cosines(inner, loss, state, batch, key=probes, num_probes=num_probes)
+        return aggregate_tokens(cosines, batch, aggregate)
 
     inner_cost = inner.forward_passes
     return Attributor(
@@ -98,6 +99,52 @@ def by_token(
         inner_cost and (lambda k: inner_cost(k) + 1.0 + 2.0 * num_probes),
         f"by_token({aggregate}, {damping:g}, {num_probes} probes)",
     )
+
+
+def token_cosines(
+    attributor: Attributor,
+    loss_fn: PerExampleLoss,
+    state: PyTree,
+    batch: Batch,
+    *,
+    key: jax.Array,
+    num_probes: int = 32,
+) -> Float[jax.Array, "K B T"]:
+    """`token_scores` over an estimate of the norm of each token's gradient.
+
+    Sign: as the attributor's. Cost: that of `token_scores` and 1 + 2 num_probes forward passes.
+
+    Args:
+        attributor: as in `token_scores`, first order: `grad_dot` or `influence_function` with
+            `scorer="jvp"`.
+        loss_fn: the loss it was made with, from `causal_lm_loss` with `reduction="sum"`.
+        state: what its `prepare` returned.
+        batch: `tokens`, `mask` and optionally `weights`, [B, T].
+        key: of the probes.
+        num_probes: random directions.
+
+    Returns:
+        float[K, B, T], 0 where nothing counts.
+    """
+    shares = token_scores(attributor, loss_fn, state, batch)
+    nats = sequence_loss(loss_fn).nats
+    norms = estimated_token_norms(nats, state.params, batch, key, num_probes)
+    known = _counted(batch) & (norms > 0)
+    return jnp.where(known[None], shares / jnp.where(known, norms, 1)[None], 0)
+
+
+def aggregate_tokens(
+    cosines: Float[jax.Array, "K B T"], batch: Batch, aggregate: Aggregate
+) -> Float[jax.Array, "K B"]:
+    """`"mean"` over a text's tokens that count, or the `"best"` of them."""
+    counted = _counted(batch)[None]
+    if aggregate == "mean":
+        return jnp.sum(cosines, axis=2) / jnp.maximum(jnp.sum(counted, axis=2), 1)
+    return jnp.max(jnp.where(counted, cosines, -jnp.inf), axis=2)
+
+
+def _counted(batch: Batch) -> jax.Array:
+    return jnp.asarray(batch["mask"]).at[:, 0].set(False)
 
 
 def estimated_token_norms(
@@ -148,10 +195,14 @@ def unit_weights(module: Any, params: Params, queries: Batch) -> Float[np.ndarra
         >>> (unit_weights(module, params, batch) > 0).tolist()
         [[False, True, True]]
     """
-    nats = token_nats(module)
+    plain = {name: jnp.asarray(queries[name]) for name in ("tokens", "mask")}
+    return np.asarray(_unit_weights(token_nats(module), params, plain), np.float32)
 
-    @jax.jit
-    def of_query(params: Params, query: Batch) -> jax.Array:
+
+# compiled once for all models of one shape
+@partial(jax.jit, static_argnums=0)
+def _unit_weights(nats: TokenNats, params: Params, queries: Batch) -> jax.Array:
+    def of_query(query: Batch) -> jax.Array:
         alone = jax.tree.map(lambda a: a[None], query)
 
         def norm(token: jax.Array) -> jax.Array:
@@ -161,7 +212,4 @@ def unit_weights(module: Any, params: Params, queries: Batch) -> Float[np.ndarra
         norms = lax.map(norm, jnp.arange(query["tokens"].shape[0]))
         return jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
 
-    count = len(queries["tokens"])
-    plain = {name: queries[name] for name in ("tokens", "mask")}
-    rows = [jax.tree.map(lambda a, k=k: a[k], plain) for k in range(count)]
-    return np.stack([np.asarray(of_query(params, row), np.float32) for row in rows])
+    return lax.map(of_query, queries)

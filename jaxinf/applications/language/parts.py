@@ -1,6 +1,7 @@
 """Scores split over tokens, or over the sentences of packed rows."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -107,11 +108,11 @@ class _Flat(ByValue):
 
     loss: SequenceLoss
     what: str
+    precision: str | None = None
 
     def __call__(self, params: Params, batch: Batch) -> jax.Array:
         parts = self.loss.parts if self.what == "tokens" else partial(segment_losses, self.loss)
-        # as the finite step's own loss: a small step must not be rounded away
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(self.precision) if self.precision else nullcontext():
             return parts(params, batch).reshape(-1)
 
 
@@ -121,6 +122,9 @@ def _score_parts(attributor: Attributor, flat: _Flat, state: PyTree, batch: Batc
             f"the scores of {attributor.name} are no change of a loss, which could be split: use "
             "forward_inf, forward_inf_jvp, grad_dot or influence_function"
         )
+    if isinstance(state, StepState):
+        # as the finite step's own loss: a small step must not be rounded away
+        flat = replace(flat, precision="highest")
     # the scorers follow whatever loss the state carries, so its parts are scored as examples are
     return attributor.score(state._replace(loss_fn=Partial(flat)), batch)
 
