@@ -78,10 +78,10 @@ def fit_logistic(
         ([0, 1], True)
     """
     weights = weights.astype(features.dtype)
-    weighted = weights[:, None] * features
     scale = jnp.maximum(jnp.sum(weights), 1)
     width = features.shape[1]
 
+    weighted = weights[:, None] * features
     bound = jnp.matmul(weighted.T, features, precision=_EXACT) / 2 + l2 * jnp.eye(width)
     factor = jax.scipy.linalg.cho_factor(bound.astype(features.dtype))
     # an explicit inverse turns each step's solve into a matrix product, batched under vmap
@@ -89,8 +89,11 @@ def fit_logistic(
 
     def gradient_at(point):
         logits = jnp.matmul(features, point, precision=_EXACT)
-        residuals = jax.nn.softmax(logits, axis=-1) - targets
-        data = jnp.matmul(weighted.T, residuals, precision=_EXACT)
+        return from_residuals(jax.nn.softmax(logits, axis=-1) - targets, point)
+
+    def from_residuals(residuals, point):
+        # weights on the narrow side: under a vmap over them the features stay one matrix
+        data = jnp.matmul(features.T, weights[:, None] * residuals, precision=_EXACT)
         return (data + l2 * point).astype(point.dtype)
 
     def norm(gradient):
@@ -114,7 +117,9 @@ def fit_logistic(
 
     start = jnp.zeros((width, targets.shape[1]), features.dtype)
     one = jnp.ones((), features.dtype)
-    search = _Search(start, start, gradient_at(start), one, jnp.zeros((), jnp.int32))
+    # without the product with zeros, for which XLA on a CPU gives NaN at some sizes (2000 x 785)
+    first = from_residuals(1 / targets.shape[1] - targets, start)
+    search = _Search(start, start, first, one, jnp.zeros((), jnp.int32))
     found = jax.lax.while_loop(unfinished, advance, search)
     return LogisticFit(found.point, norm(found.gradient), found.step)
 

@@ -84,6 +84,15 @@ def test_zero_weights_leave_examples_out_and_counts_repeat_them():
     np.testing.assert_allclose(weighted.coefficients, repeated.coefficients, atol=1e-4)
 
 
+def test_models_side_by_side_are_finite_at_a_size_where_xla_gave_nan():
+    x = np.random.default_rng(0).normal(size=(2000, 785)).astype(np.float32)
+    targets = jax.nn.one_hot(np.arange(2000) % 10, 10)
+    weights = np.ones((2, 2000), np.float32)
+    fits = jax.vmap(lambda w: fit_logistic(x, targets, w, max_steps=0))(weights)
+    expected = np.abs(x.T @ (0.1 - np.asarray(targets))).max() / 2000
+    np.testing.assert_allclose(fits.gradient_norm, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("d", [4, 60])
 def test_the_utility_is_scikit_learns(d):
     """60 columns for 40 examples go through the rotation into the training span."""
