@@ -294,7 +294,7 @@ def _relaxation(state: _State, error: jax.Array, length: jax.Array) -> jax.Array
     plain = (factor + omega - 1) ** 2 / (factor * omega**2)
     best = 2 / (1 + jnp.sqrt(1 - jnp.clip(plain, 0, 0.9999)))
     # the first stages are no measure of the rate; past the best ω the formula does not hold
-    measured = (length >= STAGE // 2) & (factor > omega - 1)
+    measured = (length >= STAGE // 4) & (factor > omega - 1)
     proposed = jnp.where(measured, jnp.clip(best, 1, 1.95), omega)
     return jnp.where(factor < 1, proposed, 1).astype(omega.dtype)
 
