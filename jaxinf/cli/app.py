@@ -13,6 +13,7 @@ from jaxinf.cli.influence import influence
 from jaxinf.cli.language import language
 from jaxinf.cli.leakage import leakage
 from jaxinf.cli.membership import membership
+from jaxinf.cli.memorisation import memorisation
 from jaxinf.cli.mislabelled import mislabelled
 from jaxinf.cli.value import value
 from jaxinf.errors import InputError, MissingExtraError
@@ -100,6 +101,11 @@ app.command(
     "[bold]jaxinf mislabelled photos/train photos/trusted --size 32 --method "
     "trusted-consensus[/bold].",
 )(mislabelled)
+app.command(
+    epilog="Examples: [bold]jaxinf memorisation train.csv --label species --drop id[/bold]; "
+    "[bold]jaxinf memorisation photos/train --size 32 --retrain 200 --store run[/bold] (the same "
+    "line again resumes a killed run).",
+)(memorisation)
 app.command(
     epilog="Examples: [bold]jaxinf diffusion model/ data.npz generated.npz --store scores[/bold] "
     "(the same line again resumes a killed run); [bold]jaxinf diffusion my_model.py[/bold].",
