@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from jaxinf.errors import InputError
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.passes import only_shapes, training_rows
-from jaxinf.influence.queries import as_groups
+from jaxinf.influence.queries import QueryGroups, as_groups
 from jaxinf.typing import Batch, Params, PyTree
 
 
@@ -100,8 +100,9 @@ def bm25(
         held, lengths = counts(terms, batch)
         return jnp.sum((held > 0) * mask[:, None], axis=0), jnp.sum(lengths * mask)
 
-    def prepare(params: Params, queries: PyTree, train: Any = None) -> Bm25State:
-        groups = as_groups(queries)
+    @jax.jit
+    def asked_for(groups: QueryGroups) -> tuple[jax.Array, jax.Array]:
+        """The queries' terms, and how often each query holds them."""
         flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), groups.examples)
         asked = read(flat)
         # padding is moved behind every token, where nothing is looked up
@@ -110,7 +111,11 @@ def bm25(
             jnp.where(asked == padding, last, asked), size=asked.size, fill_value=last
         )
         held = counts(terms, flat)[0].reshape(*groups.weights.shape, -1)
-        of_queries = jnp.einsum("kn,knv->kv", groups.weights, held)
+        return terms, jnp.einsum("kn,knv->kv", groups.weights, held)
+
+    def prepare(params: Params, queries: PyTree, train: Any = None) -> Bm25State:
+        groups = as_groups(queries)
+        terms, of_queries = asked_for(groups)
         if only_shapes(train, queries):
             return Bm25State(terms, of_queries, jnp.ones(()))
         rows = training_rows(train, "bm25")

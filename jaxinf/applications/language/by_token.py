@@ -191,7 +191,7 @@ def unit_weights(module: Any, params: Params, queries: Batch) -> Float[np.ndarra
         >>> from jaxinf.models.language import CausalLM, LanguageConfig
         >>> module = CausalLM(LanguageConfig(11, 8, 8, 1, 2))
         >>> batch = {"tokens": jnp.ones((1, 3), jnp.int32), "mask": jnp.ones((1, 3), bool)}
-        >>> params = module.init(jax.random.key(0), batch["tokens"])["params"]
+        >>> params = jax.jit(module.init)(jax.random.key(0), batch["tokens"])["params"]
         >>> (unit_weights(module, params, batch) > 0).tolist()
         [[False, True, True]]
     """

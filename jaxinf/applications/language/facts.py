@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from jaxinf.applications.language.combine import reciprocal_rank_fusion, sum_of_
 from jaxinf.applications.language.methods import TextMethod, build_method
 from jaxinf.errors import InputError, check_count
 from jaxinf.evaluation import top_k_indices
-from jaxinf.influence import attribute, bm25, word_ids
+from jaxinf.influence import Attributor, attribute, bm25, word_ids
 from jaxinf.models.language import TextTokenizer, check_tokenizer
 from jaxinf.typing import Batch, Params
 
@@ -112,7 +112,7 @@ def trace_facts(
         >>> sentences = ["Rome is in Italy.", "Bonn is in Germany."]
         >>> tokenizer = train_bpe(sentences, 257)
         >>> module = CausalLM(LanguageConfig(tokenizer.vocab_size, 32, 8, 1, 2))
-        >>> params = module.init(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
+        >>> params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
         >>> found = trace_facts(module, params, tokenizer, sentences, ["Rome lies in"], ["Italy"],
         ...     methods=(), progress=False)
         >>> found.top(1).tolist()
@@ -136,7 +136,7 @@ def trace_facts(
     run = _Runner(batch_size, query_chunk, folder, progress)
 
     train_words, query_words = word_ids(sentences, whole)
-    scores = {"bm25": run("bm25", bm25(), (), query_words, train_words)}
+    scores = {"bm25": run("bm25", _words_alone(), (), query_words, train_words)}
     for name, method in built.items():
         asked, taught = queries if method.by_answer else texts, train
         if method.weighted:
@@ -160,24 +160,31 @@ def answers_of(
         params: its parameters.
         queries: `tokens` and `mask`, [K, T].
     """
-
-    @jax.jit
-    def of_block(batch: Batch) -> tuple[jax.Array, jax.Array]:
-        logits = module.apply({"params": params}, batch["tokens"])[:, :-1]
-        targets, mask = batch["tokens"][:, 1:], batch["mask"][:, 1:]
-        nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        likeliest = jnp.argmax(logits, axis=-1) == targets
-        mean = jnp.sum(nats * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
-        return jnp.all(likeliest | ~mask, axis=1), mean
-
     count, size = len(queries["tokens"]), 64
     rows = np.arange(-(-count // size) * size) % count if count > size else np.arange(count)
     blocks = [rows[i : i + size] for i in range(0, len(rows), size)]
-    parts = [of_block({name: a[block] for name, a in queries.items()}) for block in blocks]
+    take = lambda block: {name: a[block] for name, a in queries.items()}
+    parts = [_said(module, params, take(block)) for block in blocks]
     answered, nats = (
         np.concatenate([np.asarray(p) for p in part]) for part in zip(*parts, strict=True)
     )
     return answered[:count], nats[:count]
+
+
+@partial(jax.jit, static_argnums=0)
+def _said(module: Any, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    logits = module.apply({"params": params}, batch["tokens"])[:, :-1]
+    targets, mask = batch["tokens"][:, 1:], batch["mask"][:, 1:]
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    likeliest = jnp.argmax(logits, axis=-1) == targets
+    mean = jnp.sum(nats * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+    return jnp.all(likeliest | ~mask, axis=1), mean
+
+
+@cache
+def _words_alone() -> Attributor:
+    """One for all calls, which then share what was compiled."""
+    return bm25()
 
 
 @dataclass(frozen=True)

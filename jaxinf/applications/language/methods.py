@@ -1,6 +1,7 @@
 """Ways of asking which sentences taught an answer, by name."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -146,13 +147,17 @@ def build_method(
         "grad-dot": lambda: Built(grad_dot(loss), grad_dot(loss, scorer="jvp")),
         "grad-cos": lambda: Built(grad_cos(loss), grad_dot(loss, scorer="jvp")),
         "trak": by_trak,
-        "hidden-states": lambda: Built(
-            representation_similarity(mean_hidden_state(module)), None, by_answer=False
-        ),
+        "hidden-states": lambda: Built(_hidden_states(module), None, by_answer=False),
     }
     if name not in makers:
         raise InputError(f"method {name!r} is unknown: {', '.join(METHODS)}")
     return makers[name]()
+
+
+@cache
+def _hidden_states(module: Any) -> Attributor:
+    """One per model's shape, whose calls share what was compiled."""
+    return representation_similarity(mean_hidden_state(module))
 
 
 def mean_hidden_state(module: Any) -> Callable[[Params, Batch], jax.Array]:
@@ -162,7 +167,7 @@ def mean_hidden_state(module: Any) -> Callable[[Params, Batch], jax.Array]:
         >>> from jaxinf.models.language import CausalLM, LanguageConfig
         >>> module = CausalLM(LanguageConfig(11, 8, 8, 1, 2))
         >>> batch = {"tokens": jnp.zeros((3, 4), jnp.int32), "mask": jnp.ones((3, 4), bool)}
-        >>> params = module.init(jax.random.key(0), batch["tokens"])["params"]
+        >>> params = jax.jit(module.init)(jax.random.key(0), batch["tokens"])["params"]
         >>> mean_hidden_state(module)(params, batch).shape
         (3, 8)
     """

@@ -57,7 +57,7 @@ def proponent_tokens(
         >>> from jaxinf.models.language import CausalLM, LanguageConfig
         >>> module = CausalLM(LanguageConfig(11, 8, 8, 1, 2))
         >>> batch = {"tokens": jnp.ones((3, 4), jnp.int32), "mask": jnp.ones((3, 4), bool)}
-        >>> params = module.init(jax.random.key(0), batch["tokens"])["params"]
+        >>> params = jax.jit(module.init)(jax.random.key(0), batch["tokens"])["params"]
         >>> found = proponent_tokens(module, params, "grad-dot", batch, batch, [[0], [1], [2]])
         >>> found.shape
         (3, 1, 4)
