@@ -21,6 +21,7 @@ from jaxinf.influence.vectors import row_norms, to_tree, to_vector
 from jaxinf.typing import Batch, Params
 
 _AT_ONCE = 32  # vectors that go through the training set together
+_MUCH_LARGER = 8
 
 
 def woodbury(*, max_examples: int = 20_000) -> Solver:
@@ -84,8 +85,8 @@ def woodbury(*, max_examples: int = 20_000) -> Solver:
 def gram_matrix(system: System) -> jax.Array:
     """Dot products of the training gradients of the measure with one another, float[N, N].
 
-    What is held meanwhile is, per example and layer, the smaller of its gradient and of what
-    enters and leaves it.
+    What is held meanwhile is, per example and layer, its gradient or what enters and leaves it:
+    that whose products are cheaper, unless it takes `_MUCH_LARGER` times as much memory.
     """
     rows = system.rows
     layers = tuple(find_layers(system.measure, system.params, next(iter(rows))[0]))
@@ -109,7 +110,8 @@ def _factors(
             entering, slopes = (_wide(a) for a in part)
             slopes = slopes * mask[:, None, None]
             (_, length, wide), out = entering.shape, slopes.shape[2]
-            if length * (wide + out) <= wide * out:
+            cheaper = length**2 * (wide + out) <= wide * out
+            if cheaper or _MUCH_LARGER * length * (wide + out) <= wide * out:
                 found.append((entering, slopes))
             else:
                 whole = jnp.einsum("bti,bto->bio", entering, slopes, precision="highest")
