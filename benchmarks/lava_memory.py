@@ -1,9 +1,10 @@
 """Is the memory of the streamed route linear in n + m? Peak resident memory of whole `lava` runs.
 
-    python -m benchmarks.lava_memory [--sizes 50000,100000,200000] [--quick]
+    python -m benchmarks.lava_memory [--sizes 50000,100000,200000] [--solvers annealed] [--quick]
 
 Clustered features, a fifth of the labels wrong; each run is a process of its own. The cost of the
-largest, held in memory with its exponential, would take 3.2 GB on its own.
+largest, held in memory with its exponential, would take 3.2 GB on its own. Rows of the output that
+another run on as many cores has measured are kept.
 """
 
 import argparse
@@ -15,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, Worker, cores, serve, write_result
+from benchmarks.common import (
+    RESULTS,
+    Worker,
+    cores,
+    read_results,
+    read_settings,
+    serve,
+    write_result,
+)
 
 VALID, WIDTH, CLASSES = 2000, 64, 10
 
@@ -61,20 +70,25 @@ def main() -> None:
     """Run what the command line asks for and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", default="50000,100000,200000")
+    parser.add_argument("--solvers", default="annealed,balanced")
     parser.add_argument("--quick", action="store_true", help="2,000 and 4,000 rows")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_memory.json")
     arguments = parser.parse_args()
     sizes = "2000,4000" if arguments.quick else arguments.sizes
-    results = []
-    for solver in ("annealed", "balanced"):
+    settings = {"valid": VALID, "width": WIDTH, "classes": CLASSES, "cores": cores()}
+    settings |= {"quick": arguments.quick}
+    solvers = arguments.solvers.split(",")
+    alike = read_settings(arguments.output) == settings
+    results = read_results(arguments.output) if alike else []
+    results = [row for row in results if row["solver"] not in solvers]
+    for solver in solvers:
         for rows in map(int, sizes.split(",")):
             with Worker("benchmarks.lava_memory", {"cores": cores()}) as worker:
                 reply = worker.ask(rows=rows, solver=solver)
             results.append({"rows": rows, "solver": solver} | reply)
             peak = reply["peak_bytes"] / 2**20
             print(f"{rows} rows, {solver}: {peak:.0f} MiB, {reply['seconds']:.1f} s", flush=True)
-            settings = {"valid": VALID, "width": WIDTH, "classes": CLASSES, "cores": cores()}
-            write_result(arguments.output, settings | {"quick": arguments.quick}, results)
+            write_result(arguments.output, settings, results)
 
 
 if __name__ == "__main__":

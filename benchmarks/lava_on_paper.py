@@ -1,45 +1,45 @@
-"""What values for 1.28 million examples should cost on accelerators: arithmetic from pieces.
+"""What values of 1.28 million examples should cost on 64 GPUs and on 8 TPU chips.
 
-    python -m benchmarks.lava_on_paper [--quick]
+    python -m benchmarks.lava_on_paper [--measured benchmarks/results/lava_scale.json]
 
-Nothing here was run on those machines. The counts are the program's own, measured on a small set
-of the same kind: how often the annealed solver reads the cost, and how many iterations a label
-distance takes. The rates are the machines' published ones, but for the H200's, of which 790
-TFLOP/s of a large bfloat16 product and 4.3 TB/s were measured elsewhere; its TF32 rate is half of
-that. One reading of the cost is
+Only the line of one H200 was run; the others are worked out from its pieces, which
+`benchmarks.lava_scale` measured: seconds of one reading of the cost and how often it is read, what
+share of the floor of a reading is reached, seconds of the label distances, what compiling adds.
 
-- a product of 2 n m d operations,
-- n m exponentials,
-- five passes over n m numbers, where tiles go through memory (the product writes them, the
-  exponential reads and writes them, two sums read them); none with a fused kernel,
-- two reductions of m numbers where rows are split over devices,
+- 64 H200: readings of a device's share of the rows, in proportion; classes are dealt to devices
+  whole, so label distances take the share of the fullest. Every process compiles what one does.
+- 8 TPU v5e: the floor of a reading by the chip's published rates, over the share of its floor that
+  the H200 reached; label distances by the same two ratios. A product of float32's accuracy takes
+  six bfloat16 products there. Compiling was not measured.
+- Reductions were measured nowhere: a ring by the published rate of the links, two of m numbers a
+  reading for the annealed solver, one for a converged one.
 
-one after the other. A label distance holds its kernel and reads it twice an iteration; over all
-pairs of classes the kernels have n m entries, once more from a product and exponentials.
+The tensors that a device holds are counted from the shapes of the program's own arguments.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from benchmarks.common import RESULTS, write_result
 
-N, M, WIDTH, CLASSES = 1_280_000, 50_000, 512, 1000
-PASSES, REDUCTIONS, ITEM = 5, 2, 4
+FLOAT = 4
+# entries of the cost in one tile on an accelerator (`jaxinf.valuation.geometry.tile_entries`)
+TILE = 1 << 26
 
 
 class Machine(NamedTuple):
-    """Rates of one device, and how many there are.
+    """Published rates of one device, and how many there are.
 
     Attributes:
         devices: over which rows are split.
-        flops: of a large product, a second.
+        flops: of a large product of float32's accuracy, a second; 0 takes what was measured.
         exponentials: a second.
         memory: bytes a second.
         network: bytes a second in and out of a device, for reductions.
         latency: seconds of one hop of a reduction.
+        kind: the devices that were measured, or others.
     """
 
     devices: int
@@ -48,85 +48,184 @@ class Machine(NamedTuple):
     memory: float
     network: float
     latency: float
+    kind: str
 
 
-# 132 multiprocessors of 16 exponentials a cycle at 1.83 GHz; 1024 lanes at 1.5 GHz
-_H200 = Machine(1, 395e12, 3.9e12, 4.3e12, 50e9, 5e-6)
+# 132 multiprocessors of 16 exponentials a cycle at 1.83 GHz
+_H200 = Machine(1, 0.0, 3.9e12, 4.8e12, 50e9, 5e-6, "NVIDIA H200")
 MACHINES = {
-    "1 H200, TF32": _H200,
-    "1 H200, bfloat16 products": _H200._replace(flops=790e12),
-    "8 TPU v5e, bfloat16 products": Machine(8, 197e12, 1.5e12, 0.819e12, 200e9, 1e-6),
-    "64 H200, TF32": _H200._replace(devices=64),
+    "1 H200 (measured)": _H200,
+    "64 H200": _H200._replace(devices=64),
+    # 197 bfloat16 TFLOP/s; 1024 lanes at 1.5 GHz; links of 1,600 Gbit/s
+    "8 TPU v5e": Machine(8, 197e12 / 6, 1.5e12, 0.819e12, 200e9, 1e-6, "TPU v5e"),
 }
 
 
-def estimate(machine: Machine, readings: int, iterations: float) -> dict[str, float]:
+class Measured(NamedTuple):
+    """One solver's row of `benchmarks.lava_scale`, and the size of its problem.
+
+    Attributes:
+        n: training examples.
+        m: validation examples.
+        width: of the features.
+        classes: on both sides.
+        flops: of a large product on that device, a second.
+        solver: its name.
+        readings: of the cost, in one solve without a certificate.
+        reading: seconds of one.
+        labels: seconds of all label distances.
+        compiling: seconds by which the first call is longer.
+    """
+
+    n: int
+    m: int
+    width: int
+    classes: int
+    flops: float
+    solver: str
+    readings: int
+    reading: float
+    labels: float
+    compiling: float
+
+
+def measured_solvers(document: dict[str, Any]) -> list[Measured]:
+    """The streamed rows that were measured to the end."""
+    settings = document["settings"]
+    sizes = [settings[name] for name in ("n", "m", "width", "classes", "product_flops")]
+    return [
+        Measured(
+            *sizes,
+            solver=row["solver"],
+            readings=row["readings"] // (1 + row["checks"]),
+            reading=row["reading_s"],
+            labels=row["labels_s"],
+            compiling=row["first_call_s"] - row["seconds"],
+        )
+        for row in document["results"]
+        if row["route"] == "streamed" and "reading_s" in row
+    ]
+
+
+def floor_of(machine: Machine, found: Measured) -> float:
+    """Seconds of one reading, were products, exponentials or memory all that it takes.
+
+    Example:
+        >>> one = Measured(10**6, 10**4, 500, 10, 1e14, "annealed", 10, 0.2, 1.0, 5.0)
+        >>> round(floor_of(MACHINES["1 H200 (measured)"], one), 3)
+        0.1
+    """
+    entries = found.n * found.m / machine.devices
+    product = 2 * entries * found.width / (machine.flops or found.flops)
+    inputs = FLOAT * (found.n / machine.devices + found.m) * found.width / machine.memory
+    return max(product, entries / machine.exponentials, inputs)
+
+
+def estimate(machine: Machine, found: Measured) -> dict[str, Any]:
     """Seconds of every part.
 
     Example:
-        >>> found = estimate(MACHINES["1 H200, TF32"], readings=15, iterations=31)
-        >>> round(found["product"], 3), round(found["tiles"], 2)
-        (0.166, 0.3)
+        >>> one = Measured(10**6, 10**4, 500, 10, 1e14, "annealed", 10, 0.2, 1.0, 5.0)
+        >>> estimate(MACHINES["1 H200 (measured)"], one)["total"]
+        3.0
     """
-    entries = N * M / machine.devices
-    product = 2 * entries * WIDTH / machine.flops
-    exponentials = entries / machine.exponentials
-    tiles = PASSES * ITEM * entries / machine.memory
+    of_one = floor_of(_H200, found)
+    floor = floor_of(machine, found)
+    # the same share of the floor everywhere
+    reading = floor / of_one * found.reading
+    if machine.kind == _H200.kind:
+        fullest = -(-found.classes // machine.devices)
+        labels = found.labels * fullest / found.classes
+    else:
+        labels = floor / of_one * found.labels
     reductions = 0.0
     if machine.devices > 1:
         # a ring: every number crosses a link twice, in as many hops as there are devices
-        ring = 2 * ITEM * M / machine.network + 2 * machine.devices * machine.latency
-        reductions = REDUCTIONS * ring
-    found = {
-        "product": product,
-        "exponentials": exponentials,
-        "tiles": tiles,
+        ring = 2 * FLOAT * found.m / machine.network + 2 * machine.devices * machine.latency
+        reductions = (2 if found.solver == "annealed" else 1) * ring
+    return {
+        "solver": found.solver,
+        "readings": found.readings,
+        "floor": floor,
+        "share_of_floor": of_one / found.reading,
+        "reading": reading,
         "reductions": reductions,
-        "readings": readings * (product + exponentials + tiles + reductions),
-        "labels": product + exponentials + 2 * ITEM * entries * iterations / machine.memory,
+        "labels": labels,
+        "total": found.readings * (reading + reductions) + labels,
+        "compiling": found.compiling if machine.kind == _H200.kind else None,
     }
-    return found | {"total": found["readings"] + found["labels"]}
 
 
-def counts(size: int, classes: int) -> tuple[int, float]:
-    """Readings of the cost by `lava`, and iterations of a label distance, on clustered features."""
+def tensors(devices: int, found: Measured) -> list[dict[str, Any]]:
+    """What one device holds of a streamed solve, largest first, from shapes alone.
+
+    Example:
+        >>> one = Measured(10**6, 10**4, 500, 10, 1e14, "annealed", 10, 0.2, 1.0, 5.0)
+        >>> held = tensors(8, one)
+        >>> held[0]["name"], held[0]["shape"], held[0]["bytes"]
+        ('tile of the cost', [6710, 10000], 268400000)
+        >>> held[1]["shape"], held[1]["split"]
+        ([125000, 500], True)
+    """
+    import jax
     import jax.numpy as jnp
-    from ott.geometry.geometry import Geometry
 
-    from jaxinf.valuation import lava
-    from jaxinf.valuation.distances import squared_distances
-    from jaxinf.valuation.transport import solve_transport
+    from jaxinf.valuation.geometry import ClassWiseGeometry
 
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(classes, WIDTH)).astype(np.float32)
-    y, yv = np.arange(size) % classes, np.arange(size // 4) % classes
-    x, xv = (centres[c] + rng.standard_normal((len(c), WIDTH), np.float32) for c in (y, yv))
-    found = lava(x, y, xv, yv, num_checks=0)
-    # before the first ε, the full update after the last, and the look at its sums
-    readings = int(found.num_iterations) + 3
-    # a class of the size it has in the large problem: 1,280 examples and 50
-    taken = []
-    for other in range(4):
-        left = centres[0] + rng.standard_normal((N // CLASSES, WIDTH), np.float32)
-        right = centres[other] + rng.standard_normal((M // CLASSES, WIDTH), np.float32)
-        cost = squared_distances(jnp.asarray(left), jnp.asarray(right)) / 2
-        a, b = (jnp.full(count, 1 / count) for count in cost.shape)
-        solved = solve_transport(Geometry(cost), a, b, epsilon=0.05 * float(cost.mean()))
-        taken.append(int(solved.num_iterations))
-    return readings, float(np.mean(taken))
+    rows = -(-found.n // devices)
+    shape = jax.ShapeDtypeStruct
+    x, y = (shape((count, found.width), jnp.float32) for count in (rows, found.m))
+    of_x, of_y = (shape((count,), jnp.int32) for count in (rows, found.m))
+    table = shape((found.classes, found.classes), jnp.float32)
+    geometry = jax.eval_shape(ClassWiseGeometry, x, y, of_x, of_y, table)
+    tile = jax.eval_shape(
+        ClassWiseGeometry.tile_cost,
+        geometry,
+        tuple(shape((max(8, TILE // found.m), *a.shape[1:]), a.dtype) for a in (x, of_x)),
+    )
+    # masses and potentials have the geometry's own lengths
+    of_rows, of_columns = (shape((count,), geometry.dtype) for count in geometry.shape)
+    held = {
+        "training features": (geometry.x, True),
+        "training classes": (geometry.x_labels, True),
+        "masses a": (of_rows, True),
+        "potentials f": (of_rows, True),
+        "validation features": (geometry.y, False),
+        "validation classes": (geometry.y_labels, False),
+        "label distances": (geometry.label_distances, False),
+        "masses b": (of_columns, False),
+        "potentials g": (of_columns, False),
+        "tile of the cost": (tile, False),
+    }
+    listed = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "split": split,
+            "bytes": int(array.size * array.dtype.itemsize),
+        }
+        for name, (array, split) in held.items()
+    ]
+    return sorted(listed, key=lambda tensor: -tensor["bytes"])
 
 
 def main() -> None:
     """Write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="counts from a smaller set")
+    parser.add_argument("--measured", type=Path, default=RESULTS / "lava_scale.json")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_on_paper.json")
     arguments = parser.parse_args()
-    readings, iterations = counts(*((200, 10) if arguments.quick else (4000, 100)))
-    settings: dict[str, Any] = {"n": N, "m": M, "d": WIDTH, "classes": CLASSES}
-    settings |= {"steps": readings, "iterations": iterations, "quick": arguments.quick}
+    document = json.loads(arguments.measured.read_text())
+    solvers = measured_solvers(document)
+    names = ("n", "m", "width", "classes", "device", "product_flops")
+    settings: dict[str, Any] = {name: document["settings"][name] for name in names}
+    settings["measured"] = document["date"]
+    settings["device_peak_bytes"] = max(
+        (row.get("device_peak_bytes") or 0 for row in document["results"]), default=0
+    )
     rows = [
-        {"machine": name} | estimate(machine, readings, iterations)
+        {"machine": name, "tensors": tensors(machine.devices, found)} | estimate(machine, found)
+        for found in solvers
         for name, machine in MACHINES.items()
     ]
     write_result(arguments.output, settings, rows)

@@ -207,23 +207,46 @@ def lava_memory_table(document: dict[str, Any]) -> str:
 
 
 def lava_on_paper_table(document: dict[str, Any]) -> str:
-    """Seconds of every part on every machine."""
+    """Seconds of every part on every machine, and what a device holds."""
     settings, results = document["settings"], document["results"]
     lines = [
-        f"n = {settings['n']:,}, m = {settings['m']:,}, d = {settings['d']}, "
-        f"C = {settings['classes']:,}; {settings['steps']} readings of the cost by the annealed "
-        f"solver and {settings['iterations']} iterations of a label distance, as measured by this "
-        "script. **Estimated, not run.**",
+        f"n = {settings['n']:,}, m = {settings['m']:,}, d = {settings['width']}, "
+        f"C = {settings['classes']:,}, no certificate. The first line of each solver is that of the run "
+        "above; **the others are worked out from its pieces.**",
         "",
-        "| machine | one product | exponentials of one reading | tiles through memory "
-        "| reductions of one reading | all readings | label distances | in all |",
-        "|---|---|---|---|---|---|---|---|",
+        "| solver | machine | floor of a reading | one reading | its reductions | readings "
+        "| label distances | in all | compiling, once |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
-        figures = ("product", "exponentials", "tiles", "reductions", "readings", "labels", "total")
-        cells = " | ".join(f"{row[name]:.2g} s" for name in figures)
-        lines.append(f"| {row['machine']} | {cells} |")
+        seconds = [f"{row[name]:.2g} s" for name in ("floor", "reading", "reductions")]
+        cells = [row["solver"], row["machine"], *seconds, str(row["readings"])]
+        cells += [f"{row[name]:.2g} s" for name in ("labels", "total")]
+        compiling = row["compiling"]
+        cells.append("not measured" if compiling is None else f"{compiling:.0f} s")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "What a device holds, in MB:", ""]
+    machines = {row["machine"]: row["tensors"] for row in results}
+    names = [tensor["name"] for tensor in next(iter(machines.values()))]
+    lines += ["| tensor | " + " | ".join(machines) + " |", "|---" * (len(machines) + 1) + "|"]
+    megabytes = lambda count: f"{count / 1e6:,.1f}"
+    for name in names:
+        found = [next(t for t in held if t["name"] == name) for held in machines.values()]
+        cells = [f"{megabytes(t['bytes'])} {_shape(t['shape'])}" for t in found]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    totals = [megabytes(sum(t["bytes"] for t in held)) for held in machines.values()]
+    lines.append("| in all | " + " | ".join(totals) + " |")
+    peak = settings["device_peak_bytes"]
+    lines += [
+        "",
+        f"The run on one {settings['device']} had {peak / 1e9:.1f} GB at its peak: the centred "
+        "copy of the features, and the label distances' own blocks of classes, come on top.",
+    ]
     return "\n".join(lines)
+
+
+def _shape(shape: list[int]) -> str:
+    return "(" + " × ".join(f"{length:,}" for length in shape) + ")"
 
 
 def lava_scale_table(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from benchmarks.detection_corruptions import spoil
 from benchmarks.detection_sets import benchmarks
 from benchmarks.lava_contenders import make_inputs, marginal_error
 from benchmarks.lava_detection import score
-from benchmarks.lava_on_paper import MACHINES, M, N, estimate
+from benchmarks.lava_on_paper import MACHINES, Measured, estimate, measured_solvers, tensors
 from benchmarks.tables_lava import (
     lava_contrast_table,
     lava_detection_table,
@@ -106,21 +106,44 @@ def test_memory_and_estimates_as_tables():
     settings = {"valid": 1024, "width": 4, "classes": 2, "cores": 1}
     table = lava_memory_table({"settings": settings, "results": [row]})
     assert "| annealed | 262,144 | 1024 | 1024 | 2.0 | 9 | no | 1.000 |" in table
-    settings = {"n": N, "m": M, "d": 512, "classes": 1000, "steps": 15, "iterations": 31.0}
-    machine = {"machine": "one"} | estimate(MACHINES["1 H200, TF32"], 15, 31.0)
-    table = lava_on_paper_table({"settings": settings, "results": [machine]})
-    assert "| one | 0.17 s |" in table
 
 
-def test_estimate_by_hand():
-    one = estimate(MACHINES["1 H200, TF32"], readings=10, iterations=30)
-    assert one["product"] == pytest.approx(2 * N * M * 512 / 395e12)
-    assert one["reductions"] == 0
-    reading = one["product"] + one["exponentials"] + one["tiles"]
-    assert one["total"] == pytest.approx(10 * reading + one["labels"])
-    many = estimate(MACHINES["64 H200, TF32"], readings=10, iterations=30)
-    assert many["product"] == pytest.approx(one["product"] / 64)
-    assert many["reductions"] > 0
+PIECES = Measured(1_280_000, 50_000, 512, 1000, 1.2e14, "annealed", 10, 1.4, 6.8, 16.0)
+
+
+def test_estimates_as_tables():
+    rows = [
+        {"machine": name, "tensors": tensors(machine.devices, PIECES)} | estimate(machine, PIECES)
+        for name, machine in MACHINES.items()
+    ]
+    settings = PIECES._asdict() | {"device": "one", "device_peak_bytes": 15e9}
+    table = lava_on_paper_table({"settings": settings, "results": rows})
+    assert "| annealed | 1 H200 (measured) | 0.55 s | 1.4 s | 0 s | 10 | 6.8 s | 21 s |" in table
+    assert "| training features | 2,621.4 (1,280,000 × 512) | 41.0 (20,000 × 512) |" in table
+    assert "not measured" in table
+
+
+def test_estimates_by_hand():
+    one, many, other = (estimate(machine, PIECES) for machine in MACHINES.values())
+    product = 2 * 1_280_000 * 50_000 * 512
+    assert one["floor"] == pytest.approx(product / 1.2e14)
+    assert one["total"] == pytest.approx(10 * 1.4 + 6.8)
+    assert many["reading"] == pytest.approx(1.4 / 64)
+    # sixteen classes of a thousand on the fullest device
+    assert many["labels"] == pytest.approx(6.8 * 0.016)
+    assert many["reductions"] == pytest.approx(2 * (2 * 4 * 50_000 / 50e9 + 128 * 5e-6))
+    # six bfloat16 products for one, at the share of the floor that was measured
+    assert other["floor"] == pytest.approx(product * 6 / 8 / 197e12)
+    assert other["reading"] == pytest.approx(other["floor"] / one["share_of_floor"])
+
+
+def test_only_what_was_measured_to_the_end_is_taken():
+    row = {"solver": "annealed", "route": "streamed", "checks": 1, "readings": 20}
+    row |= {"reading_s": 1.0, "labels_s": 2.0, "first_call_s": 9.0, "seconds": 5.0}
+    settings = {"n": 8, "m": 4, "width": 2, "classes": 2, "product_flops": 1.0}
+    unfinished = {"solver": "balanced", "route": "streamed", "first_call_s": 9.0}
+    (found,) = measured_solvers({"settings": settings, "results": [row, unfinished]})
+    assert (found.readings, found.compiling) == (10, 4.0)
 
 
 def test_every_corruption_keeps_rows_and_truth_together():
