@@ -211,8 +211,8 @@ def lava_on_paper_table(document: dict[str, Any]) -> str:
     settings, results = document["settings"], document["results"]
     lines = [
         f"n = {settings['n']:,}, m = {settings['m']:,}, d = {settings['width']}, "
-        f"C = {settings['classes']:,}, no certificate. The first line of each solver is that of the run "
-        "above; **the others are worked out from its pieces.**",
+        f"C = {settings['classes']:,}, no certificate. The first line of each solver is that of "
+        "the run above; **the others are worked out from its pieces.**",
         "",
         "| solver | machine | floor of a reading | one reading | its reductions | readings "
         "| label distances | in all | compiling, once |",
