@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import lds_peers
 from benchmarks.common import RESULTS, ROOT, cores, write_result
-from benchmarks.lds_contenders import methods
+from benchmarks.lds_contenders import SETTINGS, methods
 from benchmarks.lds_loo import leave_one_out_truth
 from benchmarks.lds_methods import Method
 from benchmarks.lds_plot import plot
@@ -161,7 +161,7 @@ def run_set(
         "rows": [],
     }
     wanted = arguments.methods.split(";") if arguments.methods else None
-    for method in methods(problem):
+    for method in methods(problem, arguments.settings):
         if wanted is None or method.name in wanted:
             document["rows"] += run_method(method, bank, of_truth, loo)
             save(document)
@@ -180,6 +180,15 @@ def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
     key = lambda row: (row["source"], row["method"], row["models"])
     rows = {key(row): row for row in [*before["rows"], *found["rows"]]}
     return sets | {name: found | {"rows": list(rows.values())}}
+
+
+def all_sets(output: Path) -> dict[str, Any]:
+    """The sets of all result files beside `output`: the large ones come from other machines."""
+    found: dict[str, Any] = {}
+    for path in sorted(output.parent.glob("lds*.json")):
+        results = json.loads(path.read_text())["results"]
+        found |= results["sets"] if isinstance(results, dict) else {}
+    return found
 
 
 def forward_flops(problem: Problem) -> float:
@@ -201,6 +210,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=None, help="folder: killed runs resume there")
     parser.add_argument("--dattri", default=None, help="interpreter that has dattri")
     parser.add_argument("--left-out", type=int, default=200, help="examples, for the LOO truth")
+    parser.add_argument("--settings", type=Path, default=SETTINGS, help="of `lds_settings`")
     parser.add_argument("--full", action="store_true", help="the two larger sets at full size")
     parser.add_argument(
         "--seeds", type=int, default=None, help="of the truth, in place of the usual"
@@ -233,7 +243,7 @@ def main() -> None:
 
         run_set(problem, arguments, save)
         if arguments.part == "report" and not arguments.quick:
-            plot(arguments.figure, json.loads(arguments.output.read_text())["results"]["sets"])
+            plot(arguments.figure, all_sets(arguments.output))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,44 @@ def lds_table(document: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def lds_settings_table(document: dict[str, Any]) -> str:
+    """Per set and kind of run: the best damping and power, and what the usual ones give."""
+    parts = []
+    for found in document["results"]:
+        size = found["size"]
+        lines = [
+            f"**{TITLES[found['set']]}**, development part: {size['subsets']} half-subsets × "
+            f"{size['seeds']} seed.{' **Reduced size.**' if size['reduced'] else ''}",
+            "",
+            "| models × epochs | learning rate | training, full runs | best damping | best power | "
+            "LDS | at damping 1, power 0.7 |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in found["rows"]:
+            groups.setdefault((row["epochs"], row["decay"], row["models"]), []).append(row)
+        ranked = sorted(groups.values(), key=lambda rows: -_best(rows)["lds"])
+        for rows in ranked:
+            best = _best(rows)
+            powers = {row["power"] for row in rows}
+            as_usual = lambda row, powers=powers: (
+                row["damping"] == 1 and row["power"] == (0.7 if 0.7 in powers else 0)
+            )
+            usual = "".join(f"{row['lds']:.3f}" for row in rows if as_usual(row))
+            lines.append(
+                f"| {best['models']} × {best['epochs']} | "
+                f"{'falls to 0' if best['decay'] else 'constant'} | {best['training']:.3g} | "
+                f"{best['damping']:g} | {best['power'] if len(powers) > 1 else ''} | "
+                f"{best['lds']:.3f} | {usual} |"
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(rows, key=lambda row: row["lds"])
+
+
 def _set(name: str, found: dict[str, Any]) -> str:
     size, agreement = found["size"], found["agreement"]
     reduced = " **Reduced size.**" if size["reduced"] else ""

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import lds, lds_peers
 from benchmarks.common import ROOT
+from benchmarks.lds_contenders import Decayed, chosen_settings, methods
 from benchmarks.lds_data import Size
 from benchmarks.lds_methods import Method, influence_of
 from benchmarks.lds_run import Bank, scored
@@ -20,7 +21,7 @@ from benchmarks.lds_sets import (
     train_models,
     truth,
 )
-from benchmarks.tables_lds import lds_table
+from benchmarks.tables_lds import lds_settings_table, lds_table
 from jaxinf import attribute
 from jaxinf.influence import early_ensemble
 
@@ -149,6 +150,37 @@ def test_the_table_says_what_was_reduced():
     assert "**Reduced size.**" in table
     assert "| ours † | 16 × 1 | 0.8 | 12 | 2 | 0.650 (0.600–0.700) |" in table
     assert "TRAK (50) 0.225" in table
+
+
+def test_the_large_sets_take_what_their_development_part_found_best(problem, tmp_path):
+    path = tmp_path / "lds_settings.json"
+    row = lambda epochs, models, damping, found, **more: {
+        "epochs": epochs, "decay": True, "models": models, "training": models * epochs / 20,
+        "damping": damping, "power": 0.7, "lds": found,
+    } | more  # fmt: skip
+    rows = [
+        row(4, 5, 1.0, 0.3),
+        row(10, 2, 3.0, 0.4),
+        row(10, 5, 3.0, 0.6),  # dearer than one full run
+        row(20, 1, 3.0, 0.7, decay=False),  # its learning rate does not fall
+    ]
+    size = REDUCED["shakespeare"]._asdict()
+    document = {"results": [{"set": "shakespeare", "size": size, "rows": rows}]}
+    path.write_text(json.dumps(document))
+    assert chosen_settings("shakespeare", path) == Decayed(10, 3.0, 0.7)
+    assert chosen_settings("cifar2_resnet9", path) == Decayed()
+    assert chosen_settings("shakespeare", tmp_path / "none.json") == Decayed()
+    assert chosen_settings("mnist_mlp", path) == Decayed()
+    assert "| 2 × 10 | falls to 0 | 1 | 3 |  | 0.400 | 0.100 |" in lds_settings_table(
+        {"results": [{"set": "shakespeare", "size": size, "rows": [*rows, row(10, 2, 1.0, 0.1)]}]}
+    )
+    large = problem._replace(name="cifar2_resnet9", size=Size(48, 5, 4, 2))
+    names = [method.name for method in methods(large, path)]
+    assert names[0] == "early ensemble, decayed, power 0.7, Gram"
+    # as many queries as it says, and the other route to the same scores for all of them
+    asked = {method.name: method.queries for method in methods(large, path)}
+    assert asked["early ensemble, decayed, power 0.7"] == 25
+    assert asked[names[0]] is None
 
 
 @pytest.mark.slow
