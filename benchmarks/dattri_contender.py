@@ -100,12 +100,13 @@ def main(config: dict[str, Any]) -> None:
     def answer(method: str, models: int, settings: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         found = attributor(method, models, settings)
-        rows = DataLoader(train, batch_size=500)
+        # it solves for every query anew with each batch of training examples: one batch, then
+        rows = DataLoader(train, len(train) if method.startswith("IF-") else 500)
         asked = DataLoader(queries, batch_size=500)
         if method == "TRAK":
             found.cache(rows)
         elif method.startswith("IF-"):
-            found.cache(DataLoader(train, batch_size=len(train)))
+            found.cache(rows)
         with torch.no_grad():
             scores = found.attribute(asked) if method == "TRAK" else found.attribute(rows, asked)
         np.save(folder / "scores.npy", scores.T.numpy())
