@@ -23,6 +23,9 @@ STATISTICS: dict[str, dict[str, Any]] = {
         "contrast with 2nd": {"rest": 2},
         "contrast with 3rd": {"rest": 3},
         "contrast with 5th": {"rest": 5},
+        "gap to 2nd": {"statistic": "gap", "rest": 2},
+        "gap to 3rd": {"statistic": "gap", "rest": 3},
+        "gap to 5th": {"statistic": "gap", "rest": 5},
         "ratio to 2nd": {"statistic": "ratio"},
         "ratio to 5th": {"statistic": "ratio", "rest": 5},
     }.items()
@@ -57,15 +60,26 @@ def measure(found: Scores, subject: Subject, kinds: tuple[str, ...]) -> dict[str
         }
     figures["opposed"] = {name: float(np.mean(opposed[halves["report"][name]])) for name in kinds}
     if part["clean"].any() and part["calibration"].any():
+        kept = {signed: condensed(found.scores, signed) for signed in (True, False)}
         for name, options in STATISTICS.items():
             if name.startswith("ratio") and found.method not in DISTANCES:
                 continue
-            by = leak_statistics(found.scores, **options)
+            by = leak_statistics(kept[options["signed"]], **options)
             figures["decisions"][name] = {
                 half: _decisions(by, part["calibration"], rows_of, kinds)
                 for half, rows_of in halves.items()
             }
     return figures
+
+
+def condensed(scores: np.ndarray, signed: bool, most: int = 5) -> np.ndarray:
+    """Twelve scores of each query that give the statistics of all: the highest, and the median."""
+    strength = scores if signed else np.abs(scores)
+    middle = (strength.shape[1] - 1) // 2
+    # from the sixth highest on, in order of rows: the median stays where it was
+    kept = np.partition(strength, (middle, strength.shape[1] - most - 1), axis=1)
+    centre = np.repeat(kept[:, middle, None], most + 2, axis=1)
+    return np.concatenate([centre, kept[:, -most:]], axis=1)
 
 
 def _halves(

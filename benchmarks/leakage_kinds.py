@@ -188,7 +188,10 @@ def _write(
         "device": jax.devices()[0].device_kind,
     }
     if arguments.raw is not None:
-        arguments.raw.write_text(json.dumps({"fits": fits, "runs": runs}))
+        # a run that is killed while it writes loses nothing
+        part = arguments.raw.with_suffix(".part")
+        part.write_text(json.dumps({"fits": fits, "runs": runs}))
+        part.replace(arguments.raw)
     write_result(arguments.output / f"{arguments.name}.json", settings, results)
 
 

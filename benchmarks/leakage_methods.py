@@ -135,17 +135,41 @@ def _trivial(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator
     yield Scores("perceptual hash", "trivial", rows, found)
 
 
-def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
-    loss, params = subject.loss_fn, subject.params
-    method = grad_dot(loss, scorer=settings.scorer)
-    reference = subject.parts["reference"]
-    others = jax.tree.map(lambda a: a[reference], subject.queries)
-    dots = _score(method, params, subject.queries, subject.train, settings)
-    products = _score(method, params, subject.queries, others, settings)
+class Slopes(NamedTuple):
+    """All that first-order methods are made of.
+
+    Attributes:
+        dots: [K, N], of the gradients of queries and training examples.
+        products: [K, R], of queries and references.
+        of_train: [N], gradient norms.
+        of_queries: [K].
+    """
+
+    dots: np.ndarray
+    products: np.ndarray
+    of_train: np.ndarray
+    of_queries: np.ndarray
+
+
+def first_order(subject: Subject, settings: Settings) -> Slopes:
+    """Inner products of gradients, taken once."""
+    params = subject.params
+    method = grad_dot(subject.loss_fn, scorer=settings.scorer)
+    others = jax.tree.map(lambda a: a[subject.parts["reference"]], subject.queries)
     norm = lambda data: np.sqrt(
         self_influence(method, params, data, batch_size=settings.batch_size)
     )
-    of_train, of_queries = norm(subject.train), norm(subject.queries)
+    return Slopes(
+        _score(method, params, subject.queries, subject.train, settings),
+        _score(method, params, subject.queries, others, settings),
+        norm(subject.train),
+        norm(subject.queries),
+    )
+
+
+def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
+    loss, params, reference = subject.loss_fn, subject.params, subject.parts["reference"]
+    dots, products, of_train, of_queries = first_order(subject, settings)
     slopes = dots / of_queries[:, None]
     yield Scores("grad_dot", "gradients", rows, dots)
     yield Scores("grad_cos", "gradients", rows, slopes / np.maximum(of_train, 1e-30))
@@ -178,6 +202,7 @@ def whitened(
     among: np.ndarray,
     ridge: float = RIDGE,
     norms: np.ndarray | None = None,
+    size: Callable[[np.ndarray], np.ndarray] = lambda own: np.mean(np.abs(own), axis=0),
 ) -> np.ndarray:
     """The scores of `reference_influence`, from slopes along unit gradients that are there already.
 
@@ -189,6 +214,7 @@ def whitened(
         ridge: as there.
         norms: [N], gradient norms of the training examples: divides by the exact size in the
             metric in place of the references' estimate of it.
+        size: that estimate, from the references' own scores [R, N].
     """
     inverse = np.linalg.inv(among.astype(np.float64) + ridge * np.eye(len(among)))
     found = slopes - products @ inverse @ of_references
@@ -196,10 +222,10 @@ def whitened(
     asked = 1 - np.sum((products @ inverse) * products, axis=1)
     found = found / np.sqrt(np.maximum(asked, 1e-9))[:, None]
     if norms is None:
-        size = np.sqrt(np.mean(np.square(ridge * own), axis=0))
+        scale = size(ridge * own)
     else:
-        size = np.sqrt(np.maximum(norms**2 - np.sum(of_references * own, axis=0), 0))
-    return np.where(size > 0, found / np.where(size > 0, size, 1), 0.0)
+        scale = np.sqrt(np.maximum(norms**2 - np.sum(of_references * own, axis=0), 0))
+    return np.where(scale > 0, found / np.where(scale > 0, scale, 1), 0.0)
 
 
 def _finite(

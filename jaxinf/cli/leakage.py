@@ -64,9 +64,10 @@ def leakage(
         StatisticName | None,
         typer.Option(
             help="What is compared between test examples. ratio: how many times farther the next "
-            "match is than the best. top: the best score alone. contrast: how far the best "
-            "stands out from the next, against how far that stands out from the crowd.",
-            show_default="ratio for distances, contrast for influence, else top",
+            "match is than the best. top: the best score alone. gap: how much it is above the "
+            "next. contrast: the gap, against how far the next stands out from the crowd.",
+            show_default="ratio for distances, gap for reference influence, contrast for other "
+            "influence, else top",
         ),
     ] = None,
     rest: Annotated[
@@ -138,7 +139,7 @@ def leakage(
 
     check_fdr(fdr)
     by_model = train.suffix == ".py" or not (train.exists() or train.suffix)
-    statistic = statistic or _usual(by_model, compare)
+    statistic = statistic or _usual(by_model, compare, method)
     settings = {"statistic": statistic.value, "rest": rest, "signed": not absolute}
     asked = Asked(fdr, settings, store, query_chunk, batch_size, seed, progress)
     if by_model:
@@ -177,8 +178,9 @@ def leakage(
         say(f"Report: {page}")
 
 
-def _usual(by_model: bool, compare: Compare | None) -> StatisticName:
+def _usual(by_model: bool, compare: Compare | None, method: Influence | None) -> StatisticName:
     if by_model:
-        return StatisticName.CONTRAST
+        compares = method in (None, Influence.REFERENCE)
+        return StatisticName.GAP if compares else StatisticName.CONTRAST
     distances = (None, Compare.DISTANCE, Compare.SHIFTED)
     return StatisticName.RATIO if compare in distances else StatisticName.TOP

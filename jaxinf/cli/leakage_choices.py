@@ -27,6 +27,7 @@ class StatisticName(StrEnum):
     """What is compared between queries."""
 
     CONTRAST = "contrast"
+    GAP = "gap"
     RATIO = "ratio"
     TOP = "top"
 

@@ -49,8 +49,9 @@ def search_by_influence(name: str, method: Influence | None, asked: Asked) -> Fo
     null, calibration = (
         None,
         (
-            "the bulk of the queries: at most a quarter of them leaked, and the others' contrast "
-            "falls off no slower than exponentially; clean queries would need neither assumption"
+            "the bulk of the queries: at most a quarter of them leaked, and the statistic of "
+            "the others falls off no slower than exponentially; clean queries would need neither "
+            "assumption"
         ),
     )
     if count:

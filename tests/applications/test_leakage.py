@@ -38,6 +38,8 @@ def test_statistics_against_the_formula():
         np.testing.assert_allclose(
             found.statistic, (ordered[:, 0] - runner_up) / (runner_up - centre), rtol=1e-12
         )
+        gap = leak_statistics(scores, statistic="gap", rest=rest)
+        np.testing.assert_allclose(gap.statistic, ordered[:, 0] - runner_up, rtol=1e-12)
         np.testing.assert_array_equal(found.source, scores.argmax(axis=1))
         np.testing.assert_array_equal(found.score, scores.max(axis=1))
     np.testing.assert_array_equal(

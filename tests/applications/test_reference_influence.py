@@ -50,7 +50,7 @@ def by_the_formula(params, queries, reference, train, ridge):
     of_queries = u - u @ r.T @ inverse @ r
     of_references = r - r @ r.T @ inverse @ r
     own = np.sqrt(np.sum(u * of_queries, axis=1, keepdims=True))
-    size = np.sqrt(np.mean((of_references @ g.T) ** 2, axis=0))
+    size = np.mean(np.abs(of_references @ g.T), axis=0)
     return of_queries @ g.T / own / size, of_queries
 
 
@@ -76,12 +76,12 @@ def test_a_large_ridge_leaves_the_direction_and_divides_by_the_references():
     found = attribute(method, params(), queries, train, diagnostics=False, progress=False).scores
     unit = lambda g: g / np.linalg.norm(g, axis=1, keepdims=True)
     q, r, g = (gradients(params(), part) for part in (queries, reference, train))
-    expected = unit(q) @ g.T / np.sqrt(np.mean((unit(r) @ g.T) ** 2, axis=0))
+    expected = unit(q) @ g.T / np.mean(np.abs(unit(r) @ g.T), axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_copies_come_first_and_relabelled_ones_last():
-    train, reference = examples(200, 6), examples(40, 7)
+    train, reference = examples(200, 6), examples(120, 7)
     queries = {key: value[:20] for key, value in train.items()}
     error = np.tanh(queries["x"] @ np.asarray(params()["w"])) @ np.asarray(params()["v"])
     other = {"x": queries["x"], "y": (2 * error - queries["y"]).astype(np.float32)}
@@ -89,7 +89,7 @@ def test_copies_come_first_and_relabelled_ones_last():
     score = lambda asked: (
         attribute(method, params(), asked, train, diagnostics=False, progress=False).scores
     )
-    np.testing.assert_allclose(score(other), -score(queries), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(score(other), -score(queries), rtol=1e-3, atol=5e-3)
     top = score(queries).argmax(axis=1)
     assert np.mean(top == np.arange(20)) > 0.8
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.common import ROOT
-from benchmarks.leakage_figures import measure, summarise
+from benchmarks.leakage_figures import STATISTICS, condensed, measure, summarise
 from benchmarks.leakage_methods import Scores, whitened
 from benchmarks.leakage_subjects import Subject
 from benchmarks.tables_leakage_kinds import leakage_kinds_table
 from jaxinf import attribute
-from jaxinf.applications.leakage import reference_influence
+from jaxinf.applications.leakage import leak_statistics, reference_influence
 
 KINDS = ("exact", "relabelled")
 
@@ -57,6 +57,17 @@ def test_methods_without_clean_queries_are_ranked_only():
     rows = np.flatnonzero(of.kind != "")
     found = Scores("a method", "forward", rows, scores(of, 9.0).scores[rows])
     assert "auroc" not in summarise([measure(found, of, KINDS)], KINDS)
+
+
+@pytest.mark.parametrize("width", [12, 15, 50])
+def test_twelve_scores_have_the_statistics_of_all(width):
+    all_scores = np.random.default_rng(0).normal(size=(9, width))
+    for name, options in STATISTICS.items():
+        if name.startswith("ratio"):
+            continue
+        kept = condensed(all_scores, options["signed"])
+        expected = leak_statistics(all_scores, **options).statistic
+        np.testing.assert_allclose(leak_statistics(kept, **options).statistic, expected)
 
 
 def test_whitening_afterwards_is_that_of_the_attributor():

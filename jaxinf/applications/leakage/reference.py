@@ -36,12 +36,13 @@ def reference_influence(
     With `u` the unit gradients of the K queries and `U` [R, P] those of the references,
 
     `w = u − u Uᵀ (U Uᵀ + ridge I)⁻¹ U`,
-    `score(z) = ⟨∇ℓ(z), w⟩ / (√⟨u, w⟩ · rms_r ⟨∇ℓ(z), w_r⟩)`,
+    `score(z) = ⟨∇ℓ(z), w⟩ / (√⟨u, w⟩ · mean_r |⟨∇ℓ(z), w_r⟩|)`,
 
     `w_r` the references' own directions so treated. `w` is the query's gradient times the
     inverse of the references' second moments (plus ridge), up to a factor; the denominator
     stands for the norms of both gradients in that metric, so that scores compare across queries
-    as cosines do.
+    as cosines do. (A mean of absolute scores, not of squares: a reference that happens to be akin
+    to an example would rule these.) Their `gap` in `leak_statistics` decides best.
 
     Sign: positive = training on the example lowers the query's loss (a proponent). Negative and
     large: the same input under another label.
@@ -98,7 +99,7 @@ def reference_influence(
     def score(state: DirectionState, batch: Batch) -> jax.Array:
         found = slopes.score(state, batch)
         count = state.diagnostics["kept"].shape[0]
-        size = jnp.sqrt(jnp.mean(jnp.square(found[count:]), axis=0, keepdims=True))
+        size = jnp.mean(jnp.abs(found[count:]), axis=0, keepdims=True)
         return jnp.where(size > 0, found[:count] / jnp.where(size > 0, size, 1), 0.0)
 
     size = jax.tree.leaves(reference)[0].shape[0]

@@ -1,7 +1,7 @@
 """How far one training example stands out among all, for each query."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from jaxinf.errors import InputError, check_count
 from jaxinf.evaluation.checks import as_matrix
 
-Statistic = Literal["contrast", "ratio", "top"]
+Statistic = Literal["contrast", "gap", "ratio", "top"]
 
 
 class LeakStatistics(NamedTuple):
@@ -46,14 +46,20 @@ def leak_statistics(
 
     `ratio = s_rest / s₁`
 
-    says more: how many times farther (squared) the runner-up is than the nearest.
+    says more: how many times farther (squared) the runner-up is than the nearest. Of scores that
+    compare across queries, such as cosines or those of `reference_influence`,
+
+    `gap = s₁ − s_rest`
+
+    does: it is not divided by how far the runners-up stand out, which is small by chance for some
+    clean queries.
 
     Args:
         scores: float[K, N], higher = more likely the source; or an iterable of such with any
             number of rows each, as `score_queries` yields them. −inf marks a training example
             that is no candidate for a query (itself, say).
-        statistic: `"contrast"`; `"ratio"` for minus squared distances; or `"top"`: s₁ alone, for
-            scores that compare across queries, such as cosines or shared bits.
+        statistic: `"contrast"`; `"ratio"` for minus squared distances; for scores that compare
+            across queries `"gap"`, or `"top"`: s₁ alone.
         rest: with which score the best is compared, from 2. A training set that holds an example
             r times needs r + 1.
         signed: False goes by the absolute scores, for queries that may carry another label than
@@ -79,8 +85,8 @@ def gather(
     scores: Any, statistic: Statistic, rest: int, signed: bool
 ) -> tuple[LeakStatistics, int]:
     """`leak_statistics`, and how many training examples there are."""
-    if statistic not in ("contrast", "ratio", "top"):
-        raise InputError(f"statistic is {statistic!r}: give 'contrast', 'ratio' or 'top'")
+    if statistic not in get_args(Statistic):
+        raise InputError(f"statistic is {statistic!r}: give 'contrast', 'gap', 'ratio' or 'top'")
     if statistic == "ratio" and not signed:
         raise InputError("a ratio is of minus squared distances, which have no other sign to drop")
     check_count(rest, "rest", 2)
@@ -132,7 +138,9 @@ def _of_rows(matrix: np.ndarray, statistic: str, rest: int, signed: bool) -> Lea
             gain, scale = best - runner_up, runner_up - centre
         stands_alone = np.where(gain > 0, np.inf, 0.0)
         figure = np.where(scale > 0, gain / np.where(scale > 0, scale, 1), stands_alone)
-        if statistic == "ratio":
+        if statistic == "gap":
+            figure = gain
+        elif statistic == "ratio":
             figure = _ratio(best, runner_up, centre)
     if not np.isfinite(runner_up).all():
         query = int(np.argmin(np.isfinite(runner_up)))
