@@ -13,7 +13,7 @@ def memorisation_table(document: dict[str, Any]) -> str:
     for name, of_set in document["results"].items():
         if "report" in of_set and of_set["report"]["rows"]:
             parts += [_of_set(name, of_set)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, f"Trained on: {document['settings']['device']}."])
 
 
 def cost(row: Row) -> float:
@@ -100,9 +100,10 @@ def _at_shares(rows: list[Row], total: float) -> list[Row]:
 
 
 def verdict(of_set: dict[str, Any]) -> str:
-    """The best estimate of each share of the compute, and how little reaches 0.7."""
+    """The method that development prefers at each share of the compute; how little reaches 0.7."""
     report, families = of_set["report"], chosen(of_set)
     total = report["truth_training"] + report["truth_scoring"]
+    tried = {_key(row): row for row in of_set.get("development", report)["rows"]}
     said = []
     for share in SHARES:
         best = [
@@ -110,7 +111,8 @@ def verdict(of_set: dict[str, Any]) -> str:
             if cost(row) <= total / share
         ]  # fmt: skip
         if best:
-            method, row = max(best, key=lambda pair: pair[1]["spearman_right"]["estimate"])
+            preferred = lambda pair: tried[_key(pair[1])]["spearman_right"]["estimate"]
+            method, row = max(best, key=preferred)
             said.append(
                 f"at 1/{share} {method} ({row['setting']}), {row['spearman_right']['estimate']:.3f}"
             )
@@ -119,7 +121,7 @@ def verdict(of_set: dict[str, Any]) -> str:
         if row["spearman_right"]["low"] >= 0.7
     ]  # fmt: skip
     where = "the development part" if "development" in of_set else "this part itself"
-    text = f"Best of right or wrong, settings chosen on {where}: " + "; ".join(said)
+    text = f"By right or wrong, methods and settings chosen on {where}: " + "; ".join(said)
     if not reaching:
         return text + ". None reaches 0.7 with its whole interval."
     least, method = min(reaching)
