@@ -29,7 +29,7 @@ from benchmarks.tables_lava import (
 )
 from benchmarks.tables_lds import lds_settings_table, lds_table
 from benchmarks.tables_leakage import leakage_table
-from benchmarks.tables_leakage_kinds import leakage_kinds_table
+from benchmarks.tables_leakage_kinds import leakage_development_table, leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memorisation import memorisation_table
 from benchmarks.tables_memory import memory_table
@@ -55,6 +55,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lds": lds_table,
     "lds_settings": lds_settings_table,
     "leakage": leakage_table,
+    "leakage_development": leakage_development_table,
     "leakage_kinds": leakage_kinds_table,
     "membership": membership_table,
     "clip": clip_table,

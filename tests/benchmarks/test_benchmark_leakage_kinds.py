@@ -9,7 +9,7 @@ from benchmarks.common import ROOT
 from benchmarks.leakage_figures import STATISTICS, condensed, measure, summarise
 from benchmarks.leakage_methods import Scores, whitened
 from benchmarks.leakage_subjects import Subject
-from benchmarks.tables_leakage_kinds import leakage_kinds_table
+from benchmarks.tables_leakage_kinds import leakage_development_table, leakage_kinds_table
 from jaxinf import attribute
 from jaxinf.applications.leakage import leak_statistics, reference_influence
 
@@ -107,3 +107,19 @@ def test_leakage_kinds_quick(tmp_path):
     text = leakage_kinds_table(document)
     assert all(f"| {name}" in text for name in names)
     assert "Best gradient baseline" in text
+
+
+def test_the_table_of_development_marks_the_best_statistic():
+    power = {"top": {"estimate": 0.25}, "gap to 3rd, absolute": {"estimate": 0.5}}
+    top1 = {"estimate": 0.75, "low": 0.5, "high": 1.25}
+    document = {
+        "settings": {
+            "seeds": [7, 8],
+            "statistics": ["top", "ratio to 2nd", "gap to 3rd, absolute"],
+        },
+        "results": [{"scores": "grad_cos", "top1": top1, "power": power}],
+    }
+    text = leakage_development_table(document)
+    assert "| top | 0.25 |\n| gap to 3rd, absolute | **0.50** |" in text
+    assert "| 0.75 (0.50–1.00) |" in text
+    assert "ratio" not in text
