@@ -64,8 +64,9 @@ def jaxinf_solver(inputs: Any, config: dict[str, Any]) -> Callable[[int], Run]:
 
     from jaxinf.engine.mesh import data_mesh
     from jaxinf.valuation.geometry import ClassWiseGeometry
-    from jaxinf.valuation.pose import Posed, Side
+    from jaxinf.valuation.pose import Posed
     from jaxinf.valuation.routes import solver_for
+    from jaxinf.valuation.sides import Side
 
     x, y, xv, yv = (inputs[name] for name in SIDES)
     mesh = data_mesh() if devices > 1 else None

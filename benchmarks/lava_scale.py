@@ -109,7 +109,8 @@ def measure(
     import jax
 
     from jaxinf.valuation import lava
-    from jaxinf.valuation.pose import between_classes, read_sides
+    from jaxinf.valuation.pose import between_classes
+    from jaxinf.valuation.sides import read_sides
 
     x, y, xv, yv, wrong = sets
     n, m, width = len(y), len(yv), x.shape[1]

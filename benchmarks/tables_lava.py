@@ -283,6 +283,8 @@ def lava_contrast_table(document: dict[str, Any]) -> str:
         cells.setdefault(key, {})[row["set"], row["corruption"]] = float(np.mean(row["auroc"]))
     # means are of what every row has
     shared = set.intersection(*(set(found) for found in cells.values()))
+    left_out = sorted(set.union(*(set(found) for found in cells.values())) - shared)
+    said = "; ".join(f"{name} ({corruption})" for name, corruption in left_out)
     cells = {key: {k: v for k, v in found.items() if k in shared} for key, found in cells.items()}
     pairs = [(row["set"], row["corruption"]) for row in results]
     corruptions = list(dict.fromkeys(c for s, c in pairs if (s, c) in shared))
@@ -292,7 +294,8 @@ def lava_contrast_table(document: dict[str, Any]) -> str:
         f"{settings['first_seed']} on. The last columns: the mean and the least of all sets and "
         "corruptions, and how many are under 0.5. Contrasts of the *mean cost* take a fixed share "
         "of it; those *of the spread* a quarter, but at most that share of the ratio of the "
-        "spreads of potentials and mean costs.",
+        "spreads of potentials and mean costs."
+        + (f" Left out, as some rows lack them: {said}." if said else ""),
         "",
         "| solver | contrast | of | " + " | ".join(corruptions) + " | mean | least | under 0.5 |",
         "|---" * (len(corruptions) + 6) + "|",

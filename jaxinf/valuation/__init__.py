@@ -20,10 +20,10 @@ from jaxinf.valuation.knn_shapley import knn_shapley
 from jaxinf.valuation.lava import LavaResult, lava
 from jaxinf.valuation.mmd import mmd_values
 from jaxinf.valuation.nearest import nearest_validation
-from jaxinf.valuation.pose import ValuationWarning
 from jaxinf.valuation.selection import select
 from jaxinf.valuation.semivalues import loo_values
 from jaxinf.valuation.shapley import beta_shapley, data_shapley
+from jaxinf.valuation.sides import ValuationWarning
 from jaxinf.valuation.supplier_values import source_gains, source_values
 from jaxinf.valuation.transport import Transport, solve_transport
 from jaxinf.valuation.utility import knn_utility, logistic_utility

@@ -12,12 +12,8 @@ from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.dual import differentiable_potentials, dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.label_distances import label_distances
-from jaxinf.valuation.pose import (
-    check_label_epsilon,
-    check_resolution,
-    read_sides,
-    strength_of,
-)
+from jaxinf.valuation.pose import check_label_epsilon, check_resolution, strength_of
+from jaxinf.valuation.sides import read_sides
 from jaxinf.valuation.transport import Problem
 
 

@@ -17,7 +17,8 @@ from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
 from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.pose import between_classes, cost_between, read_sides, warn_of_classes
+from jaxinf.valuation.pose import between_classes, cost_between
+from jaxinf.valuation.sides import read_sides, warn_of_classes
 from jaxinf.valuation.transport import solve_transport
 
 

@@ -19,11 +19,10 @@ from jaxinf.valuation.pose import (
     Posed,
     between_classes,
     pose,
-    read_sides,
-    warn_of_classes,
 )
 from jaxinf.valuation.routes import Route, Solved, solver_for
 from jaxinf.valuation.schedule import annealed_label_distances
+from jaxinf.valuation.sides import read_sides, warn_of_classes
 from jaxinf.valuation.solvers import (
     SOFT,
     Solver,

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.inputs import Values
-from jaxinf.valuation.pose import between_classes, cost_between, read_sides, warn_of_classes
+from jaxinf.valuation.pose import between_classes, cost_between
+from jaxinf.valuation.sides import read_sides, warn_of_classes
 
 
 def nearest_validation(

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxinf.errors import InputError
-from jaxinf.valuation.pose import Side
 from jaxinf.valuation.routes import Route
 from jaxinf.valuation.schedule import bounding_diameter
+from jaxinf.valuation.sides import Side
 
 Solver = Literal["annealed", "balanced", "semi-relaxed", "one-pass", "reference"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)

@@ -98,6 +98,11 @@ def test_contrast_table_counts_what_is_under_random():
     ]
     table = lava_contrast_table({"settings": {"seeds": 2, "first_seed": 100}, "results": rows})
     assert "| annealed | 0.25 | mean cost | 0.650 | 0.650 | 0.400 | 1 of 2 |" in table
+    assert "Left out" not in table
+    rows.append(rows[0] | {"contrast": 0.0})
+    table = lava_contrast_table({"settings": {"seeds": 2, "first_seed": 100}, "results": rows})
+    assert "Left out, as some rows lack them: trec (wrong labels)." in table
+    assert "| annealed | 0.25 | mean cost | 0.900 | 0.900 | 0.900 | 0 of 1 |" in table
 
 
 def test_memory_and_estimates_as_tables():
