@@ -103,9 +103,7 @@ def main(config: dict[str, Any]) -> None:
         # it solves for every query anew with each batch of training examples: one batch, then
         rows = DataLoader(train, len(train) if method.startswith("IF-") else 500)
         asked = DataLoader(queries, batch_size=500)
-        if method == "TRAK":
-            found.cache(rows)
-        elif method.startswith("IF-"):
+        if method == "TRAK" or method.startswith("IF-"):
             found.cache(rows)
         with torch.no_grad():
             scores = found.attribute(asked) if method == "TRAK" else found.attribute(rows, asked)
