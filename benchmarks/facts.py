@@ -1,6 +1,6 @@
 """Which training sentences taught a language model its facts? Every method beside BM25, over seeds.
 
-    python -m benchmarks.facts [--seeds 5] [--part development] [--quick]
+    python -m benchmarks.facts [--part both] [--seeds 5] [--development-seeds 3] [--quick]
 
 A small GPT-2-shaped model with a byte-pair tokenizer of its own is trained on sentences that state
 facts of ParaRel, each in some of its relation's patterns. It is asked for them in a pattern that
@@ -38,6 +38,8 @@ from jaxinf.evaluation import mean_interval, recall_at_k
 # what the development part chose
 FORWARD = BOTH
 FUSION = "ranks 0.25"
+
+FILES = {"report": "facts.json", "development": "facts_development.json"}
 
 COMBINED = (
     BOTH,
@@ -152,13 +154,23 @@ def main() -> None:
     """Run, and write after every seed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--development-seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--part", choices=["report", "development"], default="report")
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/facts*.json")
+    parser.add_argument("--part", choices=["report", "development", "both"], default="report")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the JSON files go")
     options = parser.parse_args()
-    name = "facts" if options.part == "report" else "facts_development"
-    output = options.output or RESULTS / f"{name}.json"
     size = QUICK if options.quick else Size()
+    seeds = {"report": options.seeds, "development": options.development_seeds}
+    parts = [part for part in seeds if options.part in (part, "both")]
+    # both parts in turn, so that they share what is compiled
+    for seed in range(max(seeds[part] for part in parts)):
+        for part in parts:
+            if seed < seeds[part]:
+                _add_seed(options.folder / FILES[part], seed, size, options.quick, part)
+
+
+def _add_seed(output: Path, seed: int, size: Size, quick: bool, part: Part) -> None:
+    """Run one seed, unless it is in the file already, and write it behind the others."""
     settings = {
         "size": size._asdict(),
         "fusion": FUSION,
@@ -166,12 +178,13 @@ def main() -> None:
         "devices": [device.device_kind for device in jax.devices()],
     }
     subjects, per_seed = _earlier(output, settings)
-    for seed in range(len(subjects), options.seeds):
-        about, found = run_seed(seed, size, 64 if options.quick else 2048, options.part)
-        subjects.append(about)
-        per_seed.append(found)
-        results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed)}
-        write_result(output, settings, results)
+    if seed < len(subjects):
+        return
+    about, found = run_seed(seed, size, 64 if quick else 2048, part)
+    subjects.append(about)
+    per_seed.append(found)
+    results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed)}
+    write_result(output, settings, results)
 
 
 def _earlier(output: Path, settings: dict[str, Any]) -> tuple[list[Any], list[Any]]:

@@ -29,7 +29,8 @@ def scoring_loss(
         A `Partial` with the same signature whose losses are float32 or wider.
     """
     carried = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
-    return Partial(Partial(_ScoringLoss(compute_dtype, matmul_precision)), carried)
+    # not a Partial within a Partial: those are never equal, and nothing would be compiled once
+    return Partial(_ScoringLoss(compute_dtype, matmul_precision), carried)
 
 
 class _ScoringLoss:
