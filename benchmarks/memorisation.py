@@ -77,16 +77,17 @@ def estimates(
 ) -> Iterator[tuple[str, Callable[[], Iterator[Found]]]]:
     """Every estimate that is wanted, in groups; the ones that matter most first."""
     size = problem.size
-    repeats = {2: 2 if size.whole < 4 else 8, 4: 1 if size.whole < 4 else 9}
+    repeats = {2: 2 if size.is_quick else 8, 4: 9}
     short = sorted({max(1, size.epochs // 10), max(1, size.epochs // 4)})
     counts = tuple(c for c in (1, 2, 4, 8) if c <= size.whole)
     yield "few models", lambda: few_models(problem, few, FRACTION, wanted)
-    for num_folds, epochs in ((2, size.epochs), *((2, e) for e in short), (4, size.epochs)):
+    divided = (2, size.epochs), *((2, e) for e in short), (4, size.epochs)
+    for num_folds, epochs in divided[:1] if size.is_quick else divided:
         yield (
             f"{num_folds} folds, {epochs} epochs",
             lambda k=num_folds, e=epochs: folds(problem, k, repeats[k], e, wanted),
         )
-    for epochs in (*short, size.epochs):
+    for epochs in short if size.is_quick else (*short, size.epochs):
         yield (
             f"whole set, {epochs} epochs",
             lambda e=epochs: whole(problem, e, counts, CHEAP, wanted),
@@ -103,13 +104,13 @@ def estimates(
 def removal(problem: Problem, truth: Truth, cheap: np.ndarray) -> list[dict[str, Any]]:
     """Test accuracy without the most memorised examples, and without as many others."""
     size, rows = problem.size, []
-    count, copies = size.train, 10 if size.whole > 2 else 2
+    count, copies = size.train, 2 if size.is_quick else 10
     orders = {
         "retrained": np.lexsort((-truth.scores["p"], -truth.scores["right"])),
         "left out, 2 models": np.argsort(-cheap, kind="stable"),
         "random": np.random.default_rng(7).permutation(count),
     }
-    for share in (0.0, 0.05, 0.1, 0.2):
+    for share in (0.0, 0.1) if size.is_quick else (0.0, 0.05, 0.1, 0.2):
         names = ["none"] if share == 0 else list(orders)
         masks = np.ones((len(names), count), bool)
         for mask, name in zip(masks, names, strict=True):

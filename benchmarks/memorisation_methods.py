@@ -125,8 +125,9 @@ def whole(
     """Self-influence and loss in models of all examples, the first max(counts) of each seed."""
     size = problem.size
     asked: list[tuple[Recipe, dict[str, float], str]] = []
+    most = 1 if size.is_quick else None
     for recipe in recipes:
-        for option in SETTINGS[recipe]:
+        for option in SETTINGS[recipe][:most]:
             said = "".join(f", {name.replace('_', ' ')} {v:g}" for name, v in option.items())
             if _is_wanted(NAMES[recipe], f"{epochs} epochs{said}", wanted):
                 asked.append((recipe, option, f"{epochs} epochs{said}"))

@@ -45,6 +45,11 @@ class Size(NamedTuple):
     rate: float = 0.1
     whole: int = 8
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is only to be shown that everything runs: one setting of each kind."""
+        return self.whole < 4
+
 
 QUICK = Size(train=300, test=60, models=40, seeds=2, few=5, epochs=4, batch=20, whole=2)
 

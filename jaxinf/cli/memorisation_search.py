@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -217,7 +218,7 @@ def _subsets(asked: Asked, count: int) -> np.ndarray:
     return draw_subsets(asked.retrain, count, fraction=asked.fraction, seed=asked.seed)
 
 
-def _network(found: Found) -> MLP:
+def _network(found: Found) -> Any:
     return MLP((found.asked.hidden,), len(found.classes))
 
 
@@ -233,7 +234,7 @@ def _record(found: Found, masks: np.ndarray, part: str, progress: bool) -> Retra
     return retrain_and_record(
         loss,
         init,
-        lambda params, state, batch: module.apply({"params": params}, batch["x"]),
+        lambda params, state, batch: jnp.asarray(module.apply({"params": params}, batch["x"])),
         found.train,
         subsets=masks,
         optimizer=optax.adam(_RATE),

@@ -82,8 +82,8 @@ def test_memorisation_quick(tmp_path):
     assert of_set["report"]["complete"]
     tried = {(r["method"], r["setting"]) for r in of_set["development"]["rows"]}
     ran = {(r["method"], r["setting"]) for r in of_set["report"]["rows"]}
-    assert ran == frontier(of_set["development"]["rows"]) < tried
-    assert [r["removed"] for r in of_set["report"]["removal"]][:2] == [0.0, 0.05]
+    assert ran == frontier(of_set["development"]["rows"]) <= tried
+    assert [r["removed"] for r in of_set["report"]["removal"]][:2] == [0.0, 0.1]
     text = memorisation_table(document)
     assert "methods and settings chosen on the development part" in text
     assert "Test accuracy after removal" in text
