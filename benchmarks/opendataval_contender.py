@@ -4,7 +4,7 @@ opendataval 1.3.0 asks for versions of torch and numpy that current JAX cannot s
 in an environment of its own:
 
     pip install --no-deps opendataval==1.3.0 geomloss==0.2.6 torcheval
-    pip install torch pandas pandera scikit-learn pykeops requests tqdm matplotlib
+    pip install torch pandas scikit-learn tqdm matplotlib
     python -m benchmarks.lava_detection --opendataval PATH/TO/ITS/python
 """
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from benchmarks.common import serve
 
-# what only its image sets and its BERT need, neither of them used here
+# what only its image sets, its downloads and its BERT need, none of them used here
 _UNUSED = (
+    "requests",
     "transformers",
     "torchvision",
     "torchvision.datasets",
