@@ -10,10 +10,10 @@ from jaxinf.cli.devices import provenance, use_all_cores
 from jaxinf.cli.methods import FileFormat, Method, Normalise
 from jaxinf.cli.options import Progress, ReportBeside, ScoreStore
 
-_MIRRORED = "mirrored-tuning"
+_MIRRORED, _FALL = "mirrored-tuning", "loss-fall"
 DiffusionMethod = StrEnum(
     "DiffusionMethod",
-    {"MIRRORED_TUNING": _MIRRORED}
+    {"MIRRORED_TUNING": _MIRRORED, "LOSS_FALL": _FALL}
     | {method.name: method.value for method in Method if method is not Method.RELEASED},
 )
 
@@ -48,13 +48,30 @@ def diffusion(
     method: Annotated[
         DiffusionMethod,
         typer.Option(
-            help="mirrored-tuning: for a model that was fine-tuned, with the weights from before: "
-            "a short tuning on the generated image, and the share by which every training image's "
-            "loss falls. forward-inf-jvp: how the loss of every training image changes along a "
-            "step on the generated one; forward-inf: the step itself; grad-dot, grad-cos: product "
-            "and cosine of gradients."
+            help="For a model that was fine-tuned, with --before: loss-fall, the share by which "
+            "every training image's loss has fallen, whatever the generated image (try it first); "
+            "mirrored-tuning, a short tuning on the generated image, and the share by which every "
+            "training image's loss falls. For any model: forward-inf-jvp: how the loss of every "
+            "training image changes along a step on the generated one; forward-inf: the step "
+            "itself; grad-dot, grad-cos: product and cosine of gradients."
         ),
     ] = DiffusionMethod(Method.FORWARD_INF_JVP),
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the same model from before it was fine-tuned. The scores of each "
+            "generated image are then less those of the image that these weights make from the "
+            "same noise.",
+            show_default=False,
+        ),
+    ] = None,
+    noise_seed: Annotated[
+        int,
+        typer.Option(
+            help="With --before: the seed of the key that jaxinf.models.diffusion.sample made the "
+            "generated images with. From another noise the contrast is with another image."
+        ),
+    ] = 0,
     normalise: Annotated[
         Normalise | None,
         typer.Option(
@@ -119,7 +136,7 @@ def diffusion(
     use_all_cores()
     from jaxinf import attribute
     from jaxinf.cli.console import say, show_table
-    from jaxinf.cli.diffusion_inputs import from_contract, from_files, is_contract
+    from jaxinf.cli.diffusion_inputs import from_contract, from_files, is_contract, weights_before
     from jaxinf.cli.findings import findings_sections, top_table
     from jaxinf.cli.outputs import write_scores
     from jaxinf.errors import InputError
@@ -128,6 +145,11 @@ def diffusion(
     if is_contract(model):
         if train is not None or generated is not None:
             raise InputError(f"{model} brings its own images: leave TRAIN and GENERATED out")
+        if before is not None or method == _FALL:
+            raise InputError(
+                f"{model} is a function: --before and {_FALL} need folders of an EDM. In Python, "
+                "loss_fall and contrast_with of jaxinf.applications.diffusion take any model"
+            )
         found_in = from_contract(model)
     else:
         if train is None or generated is None:
@@ -135,7 +157,10 @@ def diffusion(
         found_in = from_files(Path(model), train, generated, size=size, draws=draws, seed=seed)
     options = {"normalise": normalise, "learning_rate": learning_rate, "steps": steps}
     given = {name: value for name, value in options.items() if value is not None}
-    attributor = found_in.attributor or _build(method, found_in.loss_fn, given)
+    old = None if before is None else weights_before(Path(model), before)
+    attributor = found_in.attributor or _build(method, found_in.loss_fn, given, old)
+    if before is not None and method != _FALL:
+        attributor = _contrast(attributor, before, found_in.queries, noise_seed)
     found = attribute(
         attributor,
         found_in.params,
@@ -153,6 +178,7 @@ def diffusion(
     if report:
         settings = {"model": model, "method": attributor.name, "draws": draws, "seed": seed}
         files = {"train": train, "generated": generated, "batch_size": batch_size}
+        files |= {} if before is None else {"before": before, "noise_seed": noise_seed}
         settings |= {name: value for name, value in (files | given).items() if value is not None}
         page = write_report(
             out / "report.html",
@@ -164,14 +190,28 @@ def diffusion(
         say(f"Report: {page}")
 
 
-def _build(method: Any, loss_fn: Any, given: dict[str, Any]) -> Any:
-    """The attributor that the options ask for."""
-    from jaxinf.applications.diffusion import mirrored_tuning
+def _build(method: Any, loss_fn: Any, given: dict[str, Any], before: Any) -> Any:
+    """The attributor that the options ask for; `before`: the weights from before the tuning."""
+    from jaxinf.applications.diffusion import loss_fall, mirrored_tuning
     from jaxinf.cli.methods import build_attributor
     from jaxinf.errors import InputError
 
-    if method != _MIRRORED:
-        return build_attributor(Method(method.value), loss_fn, **given)
+    if method not in (_MIRRORED, _FALL):
+        return build_attributor(Method(str(method)), loss_fn, **given)
     if "normalise" in given:
-        raise InputError(f"{_MIRRORED} is divided by the loss as it is: leave normalise out")
-    return mirrored_tuning(loss_fn, **given)
+        raise InputError(f"{method} is divided by the loss as it is: leave normalise out")
+    if method == _MIRRORED:
+        return mirrored_tuning(loss_fn, **given)
+    if before is None:
+        raise InputError(f"{_FALL} needs --before: the folder of the model before its tuning")
+    if given:
+        raise InputError(f"{_FALL} takes no step: leave {' and '.join(given)} out")
+    return loss_fall(loss_fn, before)
+
+
+def _contrast(attributor: Any, before: Path, queries: Any, noise_seed: int) -> Any:
+    """Less the scores of what the weights from before make of the same noise."""
+    from jaxinf.applications.diffusion import contrast_with
+    from jaxinf.cli.diffusion_inputs import images_before
+
+    return contrast_with(attributor, images_before(before, queries, noise_seed))

@@ -12,7 +12,8 @@ from jaxinf.cli.rows import Rows, Wanted
 from jaxinf.cli.tables import read_rows
 from jaxinf.errors import InputError
 from jaxinf.influence import QueryGroups
-from jaxinf.models.diffusion import load_edm
+from jaxinf.models.diffusion import load_edm, sample
+from jaxinf.typing import Batch, Params
 
 
 def from_contract(name: str) -> Contract:
@@ -58,6 +59,27 @@ def from_files(
         return named, np.clip((np.asarray(example["x"]) + 1) / 2, 0, 1)
 
     return Contract(loss, params, sets[0], sets[1], describe=describe)
+
+
+def weights_before(checkpoint: Path, before: Path) -> Params:
+    """The weights from before the tuning.
+
+    Raises:
+        InputError: no model there, or one with other settings than the tuned one.
+    """
+    (model, _), (old, params) = load_edm(checkpoint), load_edm(before)
+    if model != old:
+        raise InputError(
+            f"{before} and {checkpoint} are different models: their edm.json must be alike"
+        )
+    return params
+
+
+def images_before(before: Path, queries: Batch, noise_seed: int) -> Batch:
+    """What the weights from before the tuning make of the same noise: one image per query."""
+    model, params = load_edm(before)
+    labels = np.asarray(queries["y"])
+    return {"x": sample(model, params, labels, jax.random.key(noise_seed)), "y": labels}
 
 
 def class_names(labels: np.ndarray) -> tuple[str, ...]:

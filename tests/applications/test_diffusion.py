@@ -1,19 +1,30 @@
 """Influence on generated images: the loss over fixed draws, and whom it finds."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.special import ndtr
 
 from jaxinf.applications.diffusion import (
     attribute_generated,
+    contrast_with,
     denoising_loss,
     draw_noise,
     loss_fall,
 )
 from jaxinf.errors import InputError
-from jaxinf.influence import forward_inf, forward_inf_jvp, grad_cos, grad_dot, normalise_by_loss
+from jaxinf.influence import (
+    forward_inf,
+    forward_inf_jvp,
+    grad_cos,
+    grad_dot,
+    group_queries,
+    normalise_by_loss,
+)
 from jaxinf.models.diffusion import EDM, init_params, weighted_error
 
 MODEL = EDM((4, 4, 1), num_classes=2, widths=(8,))
@@ -28,12 +39,10 @@ def images(count, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    """Weights a little off the initial ones, so that no layer is zero any more."""
-    start = init_params(MODEL, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(start)
+    """Weights without a zero layer, drawn without compiling the initialisation."""
+    shapes = jax.eval_shape(lambda: init_params(MODEL, jax.random.key(0)))
     rng = np.random.default_rng(0)
-    moved = [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    return jax.tree.unflatten(structure, moved)
+    return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
 def small_error(w, x, noise, sigma, labels):
@@ -52,14 +61,13 @@ SMALL = {
 def test_the_loss_is_the_mean_over_the_draws_one_image_at_a_time(params):
     draws, batch = draw_noise(jax.random.key(2), 3, SHAPE), images(2)
     found = jax.jit(denoising_loss(MODEL, draws))(params, batch)
+    # row t of the two images at draws t and t + 1, so that each meets every draw
     error = jax.jit(lambda *given: weighted_error(MODEL, params, *given))
-    for i in range(2):
-        each = [
-            error(batch["x"][i : i + 1], draws.noise[t : t + 1], draws.sigma[t : t + 1],
-                  batch["y"][i : i + 1])[0]
-            for t in range(3)
-        ]  # fmt: skip
-        np.testing.assert_allclose(found[i], np.mean(each), rtol=1e-5)
+    each = [
+        error(batch["x"], draws.noise[rows], draws.sigma[rows], batch["y"])
+        for rows in (np.array([t, (t + 1) % 3]) for t in range(3))
+    ]
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-5)
 
 
 def test_levels_are_stratified_lognormal():
@@ -68,38 +76,33 @@ def test_levels_are_stratified_lognormal():
     # 200 independent draws would miss the mean by 0.06 on average; one per stratum does not
     assert abs(logs.mean() + 0.5) < 0.01
     assert abs(logs.std() - 0.8) < 0.02
-    from scipy.stats import norm
-
-    stratum = np.floor(200 * norm.cdf((logs + 0.5) / 0.8)).astype(int)
+    stratum = np.floor(200 * ndtr((logs + 0.5) / 0.8)).astype(int)
     np.testing.assert_array_equal(stratum, np.arange(200))
-
-
-def change_of_loss(params, after, batch, key, draws, common):
-    """Change of the loss; without common numbers new ones are drawn after the step."""
-    first, second = jax.random.split(key)
-    again = first if common else second
-    drawn = lambda key: denoising_loss(small_error, draw_noise(key, draws, SHAPE))
-    loss = lambda key, weights: drawn(key)(weights, batch)
-    return loss(first, params) - loss(again, after)
 
 
 def test_common_numbers_take_the_noise_out_of_differences():
     """The variance of a difference, over draws: a small share of what independent draws give."""
     batch = images(4)
     after = jax.tree.map(lambda p: p * 1.01, SMALL)
+
+    def change(key, draws):
+        """Change of the loss by common numbers, and by new ones after the step."""
+        before, again = (
+            denoising_loss(small_error, draw_noise(k, draws, SHAPE)) for k in jax.random.split(key)
+        )
+        losses = before(SMALL, batch)
+        return losses - before(after, batch), losses - again(after, batch)
+
     variance = {}
     for draws in (2, 8):
-        for common in (True, False):
-            change = jax.jit(
-                lambda key, d=draws, c=common: change_of_loss(SMALL, after, batch, key, d, c)
-            )
-            found = jax.lax.map(change, jax.random.split(jax.random.key(5), 64))
-            variance[draws, common] = float(jnp.var(found, axis=0).mean())
-    assert variance[2, True] < variance[2, False] / 20
-    assert variance[8, True] < variance[8, False] / 20
+        found = jax.jit(jax.vmap(functools.partial(change, draws=draws)))(
+            jax.random.split(jax.random.key(5), 64)
+        )
+        variance[draws] = [float(jnp.var(each, axis=0).mean()) for each in found]
+        assert variance[draws][0] < variance[draws][1] / 20
     # four times the draws: about a quarter of the variance
-    assert variance[8, True] < variance[2, True] / 2
-    assert variance[8, False] < variance[2, False] / 2
+    assert variance[8][0] < variance[2][0] / 2
+    assert variance[8][1] < variance[2][1] / 2
 
 
 def test_scores_are_the_change_of_the_loss_over_the_same_draws():
@@ -145,6 +148,28 @@ def test_the_fall_of_the_loss_is_that_and_the_same_for_every_query():
     )
     old, new = (jax.jit(loss)(params, train) for params in (SMALL, after))
     np.testing.assert_allclose(found.scores, np.tile((old - new) / old, (2, 1)), rtol=1e-4)
+
+
+def test_a_contrast_is_the_difference_of_two_rows():
+    loss = denoising_loss(small_error, draw_noise(jax.random.key(2), 3, SHAPE))
+    train, made, plain = images(5, seed=1), images(2, seed=2), images(2, seed=3)
+    method = grad_dot(loss)
+    run = lambda method, queries, **options: attribute_generated(
+        method, SMALL, queries, train, progress=False, diagnostics=False, **options
+    )
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), made, plain)
+    rows = run(method, both).scores
+    contrast = contrast_with(method, plain)
+    found = run(contrast, made, top_k=2)
+    np.testing.assert_allclose(
+        found.top_scores, np.sort(rows[:2] - rows[2:])[:, :-3:-1], rtol=1e-5, atol=1e-7
+    )
+    with pytest.raises(InputError, match="1 queries of up to 1 images, 2 images to compare with"):
+        run(contrast, images(1))
+    with pytest.raises(InputError, match="no groups"):
+        contrast.prepare(SMALL, group_queries(made))
+    with pytest.raises(InputError, match="plain is empty"):
+        contrast_with(method, images(0))
 
 
 @pytest.mark.slow

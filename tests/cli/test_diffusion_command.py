@@ -1,5 +1,7 @@
 """`jaxinf diffusion`: our checkpoint and files, a contract, a resumed run, and refusals."""
 
+import shutil
+
 import jax
 import numpy as np
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxinf.cli.diffusion_inputs import from_files
-from jaxinf.models.diffusion import EDM, init_params, save_edm
+from jaxinf.models.diffusion import EDM, init_params, load_edm, sample, save_edm
 
 CONTRACT = """
 import jax, jax.numpy as jnp, numpy as np
@@ -25,23 +27,33 @@ def influence():
 """
 
 
-@pytest.fixture
-def files(tmp_path):
-    """A checkpoint, training images and two generated images as files."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Checkpoints after and before a tuning, training images and two generated ones, as files."""
+    folder = tmp_path_factory.mktemp("diffusion")
     model = EDM((4, 4, 1), num_classes=2, widths=(8,))
-    params = init_params(model, jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.05, params)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(0)
+    draw = lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32)
+    params = jax.tree.map(draw, shapes)
+    save_edm(folder / "before", model, jax.tree.map(lambda p: 0.8 * p, params))
     x = rng.integers(0, 256, (9, 4, 4), dtype=np.uint8)
     y = (np.arange(9) % 2).astype(np.int32)
-    np.savez(tmp_path / "train.npz", x_train=x, y_train=y)
+    np.savez(folder / "train.npz", x_train=x, y_train=y)
     made = x[2:4].astype(np.float32)[..., None] / 127.5 - 1
-    np.savez(tmp_path / "made.npz", x=made, y=y[2:4])
-    return (
-        save_edm(tmp_path / "model", model, params),
-        tmp_path / "train.npz",
-        tmp_path / "made.npz",
-    )
+    np.savez(folder / "made.npz", x=made, y=y[2:4])
+    return save_edm(folder / "model", model, params), folder / "train.npz", folder / "made.npz"
+
+
+def before(files):
+    """The folder of the weights from before the tuning."""
+    return files[0].parent / "before"
+
+
+def scores_of(out):
+    """Scores [K, N] that a run wrote."""
+    table = pq.read_table(out / "scores.parquet")
+    return np.stack([np.asarray(table[f"query_{k}"]) for k in range(2)])
 
 
 @pytest.mark.slow
@@ -63,6 +75,45 @@ def test_a_checkpoint_and_files_give_scores_and_a_report_with_pictures(call, fil
     assert "compiled in 0.0 s" in again.stdout
 
 
+def test_the_fall_of_the_loss_since_before_the_tuning(call, files, refused, tmp_path):
+    given = ("diffusion", *files, "--draws", 2, "--no-progress", "--no-report", "--out", tmp_path)
+    old = ("--before", before(files))
+    result = call(*given, "--method", "loss-fall", *old)
+    assert result.exit_code == 0, result.output
+    contract = from_files(*files, size=None, draws=2, seed=0)
+    loss, train = jax.jit(contract.loss_fn), contract.train
+    was, now = (np.asarray(loss(load_edm(f)[1], train)) for f in (before(files), files[0]))
+    want = np.tile((was - now) / was, (2, 1))
+    np.testing.assert_allclose(scores_of(tmp_path), want, rtol=1e-3, atol=1e-6)
+    fall = (*given, "--method", "loss-fall")
+    assert "loss-fall needs --before" in refused(*fall)
+    assert "leave steps out" in refused(*fall, *old, "--steps", 2)
+    assert "no edm.json" in refused(*fall, "--before", tmp_path)
+    shutil.copytree(before(files), tmp_path / "wider")
+    settings = tmp_path / "wider" / "edm.json"
+    settings.write_text(settings.read_text().replace("0.5", "0.4"))
+    assert "are different models" in refused(*fall, "--before", tmp_path / "wider")
+
+
+@pytest.mark.slow
+def test_with_before_the_scores_are_a_contrast(call, files, tmp_path):
+    given = ("diffusion", *files, "--draws", 2, "--no-progress", "--method", "grad-dot")
+    result = call(*given, "--before", before(files), "--noise-seed", 5, "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert "contrast" in result.stdout
+    model, params = load_edm(before(files))
+    with np.load(files[2]) as held:
+        labels = held["y"]
+    plain = sample(model, params, labels, jax.random.key(5))
+    np.savez(tmp_path / "plain.npz", x=plain, y=labels)
+    rows = []
+    for name, made in (("made", files[2]), ("plain", tmp_path / "plain.npz")):
+        line = ("diffusion", files[0], files[1], made, *given[4:], "--out", tmp_path / name)
+        assert call(*line).exit_code == 0
+        rows.append(scores_of(tmp_path / name))
+    np.testing.assert_allclose(scores_of(tmp_path / "a"), rows[0] - rows[1], rtol=1e-3, atol=1e-5)
+
+
 def test_a_contract_brings_a_model_of_ones_own(call, refused, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(CONTRACT.replace("SIDE", "4"))
@@ -76,6 +127,7 @@ def test_a_contract_brings_a_model_of_ones_own(call, refused, tmp_path):
     table = pq.read_table(tmp_path / "out" / "scores.parquet")
     assert (np.asarray(table["query_0"]) > 0).any()
     assert "leave TRAIN and GENERATED out" in refused("diffusion", file, tmp_path, tmp_path)
+    assert "need folders of an EDM" in refused("diffusion", file, "--before", tmp_path)
     file.write_text(CONTRACT.replace("SIDE", "3"))
     assert "generated images are [3, 4, 1] but the training images [4, 4, 1]" in refused(
         "diffusion", file

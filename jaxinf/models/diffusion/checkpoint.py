@@ -20,9 +20,11 @@ def save_edm(path: str | Path, model: EDM, params: Params) -> Path:
         InputError: there are weights already.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, numpy as np
         >>> model = EDM((4, 4, 1), num_classes=2, widths=(8,))
-        >>> folder = save_edm(tempfile.mkdtemp(), model, init_params(model, jax.random.key(0)))
+        >>> shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        >>> params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+        >>> folder = save_edm(tempfile.mkdtemp(), model, params)
         >>> load_edm(folder)[0] == model
         True
     """

@@ -68,8 +68,9 @@ def sample(
     Example:
         >>> from jaxinf.models.diffusion.edm import init_params
         >>> model = EDM((4, 4, 1), num_classes=2, widths=(8,))
-        >>> params = init_params(model, jax.random.key(0))
-        >>> sample(model, params, np.array([0, 1]), jax.random.key(1), num_steps=4).shape
+        >>> shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        >>> params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+        >>> sample(model, params, np.array([0, 1]), jax.random.key(1), method="euler").shape
         (2, 4, 4, 1)
 
     Reference: Karras et al., 2022, algorithm 1.

@@ -56,13 +56,12 @@ def fit_edm(
             that mean nothing.
 
     Example:
-        >>> from jaxinf.models.diffusion.edm import init_params
         >>> model = EDM((4, 4, 1), num_classes=1, widths=(8,))
-        >>> data = {"x": np.zeros((2, 4, 4, 1), np.float32), "y": np.zeros(2, np.int32)}
-        >>> params, losses = fit_edm(model, init_params(model, jax.random.key(0)), data,
-        ...     num_steps=2, batch_size=2, key=jax.random.key(1), progress=False)
-        >>> losses.shape
-        (2,)
+        >>> data = {"x": np.zeros((2, 4, 4, 1), np.uint8), "y": np.zeros(2, np.int32)}
+        >>> fit_edm(model, {}, data, num_steps=2, batch_size=2, key=jax.random.key(1))
+        Traceback (most recent call last):
+        ...
+        jaxinf.errors.InputError: data['x'] is uint8: scale the images to floats in [-1, 1]
     """
     count = check_images(data, model)
     if num_steps < 1 or batch_size < 1:

@@ -1,4 +1,4 @@
-"""Influence in diffusion models: which training images are behind a generated image?
+"""The denoising loss over fixed draws, and influence on generated images.
 
 A diffusion model has no loss of an image: it has one for every noise level and every noise. The
 per-example loss here is their mean over T fixed draws, the same for every image and before and
@@ -12,21 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.scipy.special import ndtri
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from jaxinf.errors import (
-    InputError,
-    check_count,
-    check_examples,
-    check_key,
-    check_labels,
-    check_positive,
-)
-from jaxinf.influence import Attribution, Attributor, attribute, forward_inf, normalise_by_loss
-from jaxinf.influence.queries import as_groups
+from jaxinf.errors import InputError, check_count, check_examples, check_key, check_labels
+from jaxinf.influence import Attribution, Attributor, attribute
 from jaxinf.models.diffusion.edm import EDM, P_MEAN, P_STD, weighted_error
 from jaxinf.typing import Batch, Params, PerExampleLoss
 
@@ -132,87 +123,6 @@ class _MeanError:
             else self.model(*given)
         )
         return error.reshape(size, count).mean(axis=1)
-
-
-def mirrored_tuning(
-    loss_fn: PerExampleLoss, *, learning_rate: float = 1e-3, steps: int = 10
-) -> Attributor:
-    """Fine-tune on the generated image; by what share does each training image's loss fall?
-
-    For a model that was fine-tuned: the tuning that made the image is mirrored by a short one on
-    the image itself. It works at the weights from before the tuning; and at those from after it
-    as a contrast with the image that the weights from before make from the same noise, not
-    without (docs/diffusion.md).
-
-    Sign: positive = training on the image lowers the denoising loss of the generated one (a
-    proponent). Unit: a share of the image's own loss.
-
-    Cost: (1 + K) forward passes per training image and draw, and one more for the loss.
-
-    Args:
-        loss_fn: a `denoising_loss`.
-        learning_rate: of Adam, on the generated image.
-        steps: how many.
-
-    Returns:
-        An `Attributor`.
-
-    Raises:
-        InputError: for a rate or a number of steps that is not positive.
-
-    Example:
-        >>> error = lambda mean, x, noise, sigma, labels: jnp.mean((x - mean) ** 2, (1, 2, 3))
-        >>> loss = denoising_loss(error, draw_noise(jax.random.key(0), 2, (2, 2, 1)))
-        >>> batch = {"x": jnp.ones((1, 2, 2, 1)), "y": jnp.zeros(1, int)}
-        >>> method = mirrored_tuning(loss, learning_rate=0.1, steps=5)
-        >>> round(float(method.score(method.prepare(jnp.zeros(()), batch), batch)[0, 0]), 2)
-        0.74
-    """
-    check_positive(learning_rate, "learning_rate")
-    check_count(steps, "steps")
-    tuned = forward_inf(loss_fn, optimizer=optax.adam(learning_rate), steps=steps)
-    return normalise_by_loss(tuned, loss_fn)
-
-
-def loss_fall(loss_fn: PerExampleLoss, before: Params) -> Attributor:
-    """By what share has each training image's loss fallen since the weights `before`?
-
-    The question of a fine-tuned model that knows nothing of the generated image: which images was
-    it tuned on? Run it first: where the tuning was strong it finds them all, and what else is
-    found must be held against it.
-
-    Sign: positive = the loss fell. Unit: a share of the loss before. Every query gets the same
-    scores.
-
-    Cost: two forward passes per training image and draw, whatever the number of queries.
-
-    Args:
-        loss_fn: a `denoising_loss`.
-        before: the weights from before the tuning; `attribute` gets those from after it.
-
-    Returns:
-        An `Attributor`.
-
-    Example:
-        >>> error = lambda mean, x, noise, sigma, labels: jnp.mean((x - mean) ** 2, (1, 2, 3))
-        >>> loss = denoising_loss(error, draw_noise(jax.random.key(0), 2, (2, 2, 1)))
-        >>> batch = {"x": jnp.ones((1, 2, 2, 1)), "y": jnp.zeros(1, int)}
-        >>> method = loss_fall(loss, jnp.zeros(()))
-        >>> method.score(method.prepare(jnp.ones(()), batch), batch).tolist()
-        [[1.0]]
-    """
-
-    def prepare(params: Params, queries: Batch, train: Any = None) -> tuple[Any, ...]:
-        count = as_groups(queries).weights.shape[0]
-        loss = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
-        return loss, before, params, jnp.zeros((count, 1))
-
-    def score(state: tuple[Any, ...], batch: Batch) -> jax.Array:
-        loss, before, params, blank = state
-        old = loss(before, batch)
-        return blank + ((old - loss(params, batch)) / jnp.maximum(old, 1e-12))[None]
-
-    return Attributor(prepare, score, None, loss_fn, lambda k: 2.0, "loss_fall")
 
 
 def attribute_generated(
