@@ -9,6 +9,7 @@ in the same table. Settings are chosen on sets that `--development` draws apart 
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import diffusion_warm
 from benchmarks.common import RESULTS, ROOT, write_result
 from benchmarks.diffusion_methods import (
     CHOSEN_P_MEAN,
@@ -34,6 +36,7 @@ from benchmarks.diffusion_methods import (
 from benchmarks.diffusion_models import (
     QUICK,
     Setup,
+    base_model,
     customise,
     draw_set,
     generate,
@@ -169,7 +172,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int)
     parser.add_argument("--images", type=int)
     parser.add_argument("--methods", nargs="+", help="these alone of those that take gradients")
-    parser.add_argument("--seconds", type=float, help="start no further set after so long")
+    parser.add_argument(
+        "--warm-up", action="store_true", help="compile all methods at once, while the base trains"
+    )
+    parser.add_argument("--seconds", type=float, help="begin nothing more after so long")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
     parser.add_argument(
@@ -189,14 +195,7 @@ def main() -> None:
             setup = replace(setup, **{name: value})
 
     images = load_images(setup, arguments.data)
-    model, base, base_loss = train_base(setup, images, arguments.base, arguments.progress)
-    trained = time.perf_counter() - began
-    module, variables, accuracy = train_classifier(
-        setup, images, arguments.base, arguments.progress
-    )
-    note = f"base: loss {base_loss}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
-    print(note, file=sys.stderr, flush=True)
-    trivial = contenders(setup, model, module)
+    model = base_model(setup, images)
     losses = {}
     for p_mean in P_MEANS if arguments.development else (CHOSEN_P_MEAN,):
         loss = loss_at(setup, model, p_mean)
@@ -204,6 +203,20 @@ def main() -> None:
         if arguments.methods:
             methods = [method for method in methods if method.name in arguments.methods]
         losses[p_mean] = loss, methods, divisors
+    warming = []
+    if arguments.warm_up:
+        _, methods, divisors = losses[CHOSEN_P_MEAN]
+        warming = diffusion_warm.start(setup, model, images, methods, divisors)
+    model, base, base_loss = train_base(setup, images, arguments.base, arguments.progress)
+    trained = time.perf_counter() - began
+    module, variables, accuracy = train_classifier(
+        setup, images, arguments.base, arguments.progress
+    )
+    note = f"base: loss {base_loss}, {trained:.0f} s; classifier: accuracy {accuracy:.3f}"
+    print(note, file=sys.stderr, flush=True)
+    for thread in warming:
+        thread.join()
+    trivial = contenders(setup, model, module)
     settings = asdict(setup) | {
         "strengths": list(arguments.strengths),
         "development": arguments.development,
@@ -219,35 +232,38 @@ def main() -> None:
     suffix += "_unrelated" if arguments.unrelated else ""
     file = arguments.output / f"diffusion{suffix}.json"
     rows = rows_done(file, settings) if arguments.resume else []
-    done = {row["set"] for row in rows}
+    done = {(row["set"], row["strength"]) for row in rows}
     first = DEVELOPMENT if arguments.development else 0
-    for seed in range(first, first + arguments.sets):
+    # a strength for all sets before the next: a run that ends early has whole strengths
+    for strength, seed in itertools.product(
+        arguments.strengths, range(first, first + arguments.sets)
+    ):
         if arguments.seconds and time.perf_counter() - began > arguments.seconds:
             break
-        if seed in done:
+        if (seed, strength) in done:
             continue
-        for strength in arguments.strengths:
-            found, shown = run_set(
-                setup,
-                model,
-                base,
-                variables,
-                images,
-                trivial,
-                losses,
-                seed,
-                strength,
-                arguments.unrelated,
-            )
-            rows += found
-            sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"
-            if seed - first < 3:
-                sheet.parent.mkdir(parents=True, exist_ok=True)
-                kept = {name: a for name, a in shown["scores"].items() if name in SHEET}
-                sheet.write_bytes(contact_sheet(**shown | {"scores": kept}))
+        found, shown = run_set(
+            setup,
+            model,
+            base,
+            variables,
+            images,
+            trivial,
+            losses,
+            seed,
+            strength,
+            arguments.unrelated,
+        )
+        rows += found
+        sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"
+        if seed - first < 3:
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            kept = {name: a for name, a in shown["scores"].items() if name in SHEET}
+            sheet.write_bytes(contact_sheet(**shown | {"scores": kept}))
         results = {"methods": summarise(rows), "rows": rows}
         write_result(file, settings, results)
-        print(f"set {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        spent = time.perf_counter() - began
+        print(f"set {seed}, {strength} steps: {spent:.0f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

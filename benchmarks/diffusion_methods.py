@@ -201,7 +201,7 @@ def score_all(
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(score: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(score: Callable[..., Any]) -> Any:
     """One compiled program per method, for all sets."""
     return jax.jit(score)
 
@@ -217,7 +217,7 @@ def run(
     parts = []
     for start in range(0, count, batch_size):
         rows = jax.tree.map(lambda a, s=start: a[s : s + batch_size], train)
-        parts.append(_compiled(attributor.score)(state, pad_rows(rows, batch_size)))
+        parts.append(compiled(attributor.score)(state, pad_rows(rows, batch_size)))
     scores = np.concatenate([np.asarray(part) for part in parts], axis=1)[:, :count]
     return scores, time.perf_counter() - began
 

@@ -84,15 +84,20 @@ def load_images(setup: Setup, folder: Path) -> dict[str, np.ndarray]:
     return {"x": x[order], "y": found["y"][order].astype(np.int32)}
 
 
+def base_model(setup: Setup, images: dict[str, np.ndarray]) -> EDM:
+    """The base model, without its weights."""
+    scale = round(float(images["x"][:2000].std()), 2)
+    shape = images["x"].shape[1:]
+    return EDM(shape, num_classes=10, widths=setup.widths, sigma_data=scale)
+
+
 def train_base(
     setup: Setup, images: dict[str, np.ndarray], folder: Path | None, progress: bool
 ) -> tuple[EDM, Any, float | None]:
     """The base model, its weights and its last loss; from `folder`, without a loss, if there."""
     if folder is not None and (folder / "edm.json").exists():
         return *load_edm(folder), None
-    shape = images["x"].shape[1:]
-    scale = float(images["x"][:2000].std())
-    model = EDM(shape, num_classes=10, widths=setup.widths, sigma_data=round(scale, 2))
+    model = base_model(setup, images)
     seen = {name: a[setup.held_out :] for name, a in images.items()}
     params, losses = fit_edm(
         model,

@@ -11,6 +11,8 @@ Settings were chosen on a part of Fashion-MNIST that is not reported on.
 """
 
 import argparse
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,31 +133,34 @@ def gains(
     return result
 
 
-def run_case(
-    name: str, data: Data, kind: str, rate: float, seeds: int, *, development: bool
-) -> dict[str, Any]:
-    """All methods on one set under one kind and rate of noise, over seeds."""
-    runs: list[dict[str, Any]] = []
-    for seed in range(seeds):
-        case = draw(data, kind, rate, seed, development=development)
-        evidence, seconds = gather(case, data, seed)
-        found = measure(case, evidence, seconds)
-        run = {"methods": found, "rates": estimates(case, evidence)}
-        if rate == GAIN_RATE:
-            run["gains"] = gains(case, data, evidence, found, seed)
-        runs.append(run)
+def run_seed(data: Data, kind: str, rate: float, seed: int, *, development: bool) -> dict[str, Any]:
+    """All methods on one draw of one set."""
+    case = draw(data, kind, rate, seed, development=development)
+    evidence, seconds = gather(case, data, seed)
+    found = measure(case, evidence, seconds)
+    run: dict[str, Any] = {"rates": estimates(case, evidence)}
+    if rate == GAIN_RATE:
+        run["gains"] = gains(case, data, evidence, found, seed)
+    for entry in found.values():
+        del entry["scores"]
+    return run | {"methods": found}
+
+
+def summarise(name: str, kind: str, rate: float, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of the results: means and intervals over the seeds, and each seed's figures."""
     methods = {}
     for method in runs[0]["methods"]:
         if not all(method in run["methods"] for run in runs):
             continue
         entries = [run["methods"][method] for run in runs]
-        figures = [key for key in entries[0] if key not in ("scores", "curve")]
+        figures = [key for key in entries[0] if key != "curve"]
         methods[method] = {key: _summary([entry[key] for entry in entries]) for key in figures}
         methods[method]["curve"] = np.mean([e["curve"] for e in entries], axis=0).tolist()
         known = METHODS.get(method)
         methods[method]["forward_only"] = known.forward_only if known else BASELINES[method][0]
         methods[method]["trusted"] = "trusted" in known.needs if known else BASELINES[method][1]
-    row: dict[str, Any] = {"set": name, "kind": kind, "rate": rate, "methods": methods}
+    row: dict[str, Any] = {"set": name, "kind": kind, "rate": rate, "seeds": len(runs)}
+    row["methods"] = methods
     row["rates"] = {key: _summary([run["rates"][key] for run in runs]) for key in runs[0]["rates"]}
     if "gains" in runs[0]:
         row["gains"] = {
@@ -167,6 +172,22 @@ def run_case(
             for method in runs[0]["gains"]
         }
     return row
+
+
+def runs_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The seeds' figures of a row, to go on from; each gets the mean of the detection curves."""
+
+    def of_seed(tree: Any, seed: int) -> Any:
+        if "raw" in tree:
+            return tree["raw"][seed]
+        return {
+            key: value if key == "curve" else of_seed(value, seed)
+            for key, value in tree.items()
+            if key not in ("forward_only", "trusted", "gain")
+        }
+
+    parts = [name for name in ("methods", "rates", "gains") if name in row]
+    return [{name: of_seed(row[name], s) for name in parts} for s in range(row["seeds"])]
 
 
 def _gain(found: dict[str, Any], method: str, way: str) -> float:
@@ -189,7 +210,7 @@ def main() -> None:
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--development", action="store_true", help="the part settings come from")
-    parser.add_argument("--missing", action="store_true", help="leave what the file has")
+    parser.add_argument("--missing", action="store_true", help="go on with what the file has")
     parser.add_argument("--quick", action="store_true", help="digits, one kind, two seeds")
     parser.add_argument("--output", type=Path, default=RESULTS / "mislabelled.json")
     arguments = parser.parse_args()
@@ -210,22 +231,26 @@ def main() -> None:
         "curve_inspected": CUTS.tolist(),
     }
     identity = lambda row: (row["set"], row["kind"], row["rate"])
-    # the rate at which everything is measured first
+    if not arguments.missing:
+        arguments.output.unlink(missing_ok=True)
+    # the rate at which everything is measured first, and one seed of all before the next
     for rate in sorted(rates, key=lambda rate: rate != GAIN_RATE):
-        for name in names:
-            for kind in kinds:
-                there = map(identity, read_results(arguments.output))
-                if arguments.missing and (name, kind, rate) in there:
-                    continue
-                row = run_case(
-                    name, sets()[name], kind, rate, seeds, development=arguments.development
-                )
-                kept = {identity(old): old for old in read_results(arguments.output)}
-                kept[identity(row)] = row
-                write_result(arguments.output, settings, list(kept.values()))
-                best = sorted(row["methods"].items(), key=lambda m: -m[1]["auc"]["mean"])[:4]
-                shown = ", ".join(f"{m} {e['auc']['mean']:.3f}" for m, e in best)
-                print(f"{name} | {kind} {rate}: {shown}", flush=True)
+        for seed, name, kind in itertools.product(range(seeds), names, kinds):
+            kept = {identity(old): old for old in read_results(arguments.output)}
+            this = name, kind, rate
+            runs = runs_of(kept[this]) if this in kept else []
+            if len(runs) > seed:
+                continue
+            began = time.perf_counter()
+            data = sets()[name]
+            runs.append(run_seed(data, kind, rate, seed, development=arguments.development))
+            row = kept[this] = summarise(*this, runs)
+            # after every seed: a killed run goes on there with --missing
+            write_result(arguments.output, settings, list(kept.values()))
+            best = sorted(row["methods"].items(), key=lambda m: -m[1]["auc"]["mean"])[:4]
+            shown = ", ".join(f"{m} {e['auc']['mean']:.3f}" for m, e in best)
+            spent = time.perf_counter() - began
+            print(f"{name} | {kind} {rate} | seed {seed}, {spent:.0f} s: {shown}", flush=True)
 
 
 if __name__ == "__main__":
