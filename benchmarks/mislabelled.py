@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks import mislabelled_methods
 from benchmarks.common import RESULTS, read_results, write_result
-from benchmarks.mislabelled_methods import BASELINES, gather, network, suspicions, train_on
+from benchmarks.mislabelled_methods import gather, network, suspicions, train_on
+from benchmarks.mislabelled_rows import runs_of, summarise
 from benchmarks.mislabelled_sets import KINDS, Case, Data, draw, sets
 from jaxinf.applications.mislabelled import (
     METHODS,
@@ -30,7 +31,7 @@ from jaxinf.applications.mislabelled import (
     mixture_noise_rate,
     suggest_labels,
 )
-from jaxinf.evaluation import average_precision, detection_auc, detection_curve, mean_interval
+from jaxinf.evaluation import average_precision, detection_auc, detection_curve
 
 RATES = (0.01, 0.05, 0.2, 0.4)
 GAIN_RATE = 0.2
@@ -52,11 +53,13 @@ GAINS = (
 CUTS = np.linspace(0, 1, 41)
 
 
-def measure(case: Case, evidence: Evidence, seconds: dict[str, float]) -> dict[str, Any]:
+def measure(
+    case: Case, evidence: Evidence, seconds: dict[str, float], wanted: list[str] | None = None
+) -> dict[str, Any]:
     """Every method's figures on one training set, and its scores."""
     truth = case.truth.is_flipped
     found = {}
-    for name, scores, spent in suspicions(case, evidence):
+    for name, scores, spent in suspicions(case, evidence, wanted):
         needs = METHODS[name].needs if name in METHODS else ()
         inspected, share = detection_curve(scores, truth)
         found[name] = {
@@ -146,60 +149,18 @@ def run_seed(data: Data, kind: str, rate: float, seed: int, *, development: bool
     return run | {"methods": found}
 
 
-def summarise(name: str, kind: str, rate: float, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of the results: means and intervals over the seeds, and each seed's figures."""
-    methods = {}
-    for method in runs[0]["methods"]:
-        if not all(method in run["methods"] for run in runs):
-            continue
-        entries = [run["methods"][method] for run in runs]
-        figures = [key for key in entries[0] if key != "curve"]
-        methods[method] = {key: _summary([entry[key] for entry in entries]) for key in figures}
-        methods[method]["curve"] = np.mean([e["curve"] for e in entries], axis=0).tolist()
-        known = METHODS.get(method)
-        methods[method]["forward_only"] = known.forward_only if known else BASELINES[method][0]
-        methods[method]["trusted"] = "trusted" in known.needs if known else BASELINES[method][1]
-    row: dict[str, Any] = {"set": name, "kind": kind, "rate": rate, "seeds": len(runs)}
-    row["methods"] = methods
-    row["rates"] = {key: _summary([run["rates"][key] for run in runs]) for key in runs[0]["rates"]}
-    if "gains" in runs[0]:
-        row["gains"] = {
-            method: {
-                way: _summary([run["gains"][method][way] for run in runs])
-                | {"gain": _summary([_gain(run["gains"], method, way) for run in runs])}
-                for way in ("removed", "relabelled")
-            }
-            for method in runs[0]["gains"]
-        }
-    return row
-
-
-def runs_of(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The seeds' figures of a row, to go on from; each gets the mean of the detection curves."""
-
-    def of_seed(tree: Any, seed: int) -> Any:
-        if "raw" in tree:
-            return tree["raw"][seed]
-        return {
-            key: value if key == "curve" else of_seed(value, seed)
-            for key, value in tree.items()
-            if key not in ("forward_only", "trusted", "gain")
-        }
-
-    parts = [name for name in ("methods", "rates", "gains") if name in row]
-    return [{name: of_seed(row[name], s) for name in parts} for s in range(row["seeds"])]
-
-
-def _gain(found: dict[str, Any], method: str, way: str) -> float:
-    return found[method][way] - found["(nothing done)"][way]
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"mean": float(np.mean(values)), "raw": [float(v) for v in values]}
-    if len(values) > 1:
-        interval = mean_interval(values)
-        entry["interval"] = [interval.low, interval.high]
-    return entry
+def add_methods(
+    data: Data, kind: str, rate: float, runs: list[dict[str, Any]], wanted: list[str], **part: bool
+) -> bool:
+    """Measure on every seed's draw the wanted methods that it lacks; whether there were any."""
+    missing = [name for name in wanted if any(name not in run["methods"] for run in runs)]
+    for seed, run in enumerate(runs if missing else ()):
+        case = draw(data, kind, rate, seed, **part)
+        evidence, seconds = gather(case, data, seed)
+        run["methods"] |= measure(case, evidence, seconds, missing)
+        for name in missing:
+            del run["methods"][name]["scores"]
+    return bool(missing)
 
 
 def main() -> None:
@@ -211,6 +172,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--development", action="store_true", help="the part settings come from")
     parser.add_argument("--missing", action="store_true", help="go on with what the file has")
+    parser.add_argument("--add", help="measure these methods on what the file has, and no more")
     parser.add_argument("--quick", action="store_true", help="digits, one kind, two seeds")
     parser.add_argument("--output", type=Path, default=RESULTS / "mislabelled.json")
     arguments = parser.parse_args()
@@ -231,8 +193,19 @@ def main() -> None:
         "curve_inspected": CUTS.tolist(),
     }
     identity = lambda row: (row["set"], row["kind"], row["rate"])
-    if not arguments.missing:
+    if not (arguments.missing or arguments.add):
         arguments.output.unlink(missing_ok=True)
+    for row in read_results(arguments.output) if arguments.add else ():
+        this, runs, part = identity(row), runs_of(row), {"development": arguments.development}
+        wanted = arguments.add.split(",")
+        if row["set"] not in names or row["rate"] not in rates:
+            continue
+        if add_methods(sets()[this[0]], *this[1:], runs, wanted, **part):
+            kept = {identity(old): old for old in read_results(arguments.output)}
+            kept[this] = summarise(*this, runs)
+            write_result(arguments.output, settings, list(kept.values()))
+    if arguments.add:
+        return
     # the rate at which everything is measured first, and one seed of all before the next
     for rate in sorted(rates, key=lambda rate: rate != GAIN_RATE):
         for seed, name, kind in itertools.product(range(seeds), names, kinds):

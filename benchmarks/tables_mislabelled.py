@@ -4,6 +4,7 @@ from typing import Any
 
 NAMES = {
     "trusted_jvp": "minus influence, JVP",
+    "trusted_jvp_cos": "minus influence over the gradient's norm, JVPs",
     "trusted_finite": "minus influence, finite steps",
     "trusted_finite_loss": "loss after finite steps on the trusted set",
     "trusted_preconditioned": "minus influence, preconditioned JVP",
@@ -36,6 +37,7 @@ SHOWN = (
     "trusted_consensus",
     "consensus",
     "trusted_jvp",
+    "trusted_jvp_cos",
     "trusted_grad_cos",
     "gradient_norm",
     "self_preconditioned",
@@ -50,6 +52,7 @@ SHOWN = (
 # the methods by influence and the combinations; the other forward-only ones are plain baselines
 OURS = (
     "trusted_jvp",
+    "trusted_jvp_cos",
     "trusted_finite",
     "trusted_finite_loss",
     "trusted_preconditioned",

@@ -20,6 +20,7 @@ class Suspicion(StrEnum):
     TRUSTED_FINITE_LOSS = "trusted-finite-loss"
     TRUSTED_FINITE = "trusted-finite"
     TRUSTED_JVP = "trusted-jvp"
+    TRUSTED_JVP_COS = "trusted-jvp-cos"
     TRUSTED_PRECONDITIONED = "trusted-preconditioned"
     TRUSTED_EARLY_ENSEMBLE = "trusted-early-ensemble"
     TRUSTED_GRAD_DOT = "trusted-grad-dot"

@@ -73,6 +73,9 @@ def test_influence_on_the_trusted_set_by_the_formula():
     np.testing.assert_allclose(suspicion("trusted_jvp"), 0.01 * dots, atol=1e-7)
     cosines = dots / np.linalg.norm(every, axis=1) / np.linalg.norm(query)
     np.testing.assert_allclose(suspicion("trusted_grad_cos"), cosines, atol=1e-5)
+    # the norms are estimated: relative error about sqrt(1 / 2 / 256)
+    scaled = 0.01 * dots / np.linalg.norm(every, axis=1)
+    np.testing.assert_allclose(suspicion("trusted_jvp_cos"), scaled, rtol=0.25)
     fisher = every.T @ every / COUNT
     damping = np.trace(fisher) / min(fisher.shape[0], COUNT)
     solved = np.linalg.solve(fisher + damping * np.eye(len(fisher)), query)

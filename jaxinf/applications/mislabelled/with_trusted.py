@@ -25,9 +25,11 @@ from jaxinf.influence import (
     grad_dot,
     group_queries,
     influence_function,
+    normalise_by_gradient_norm,
 )
 from jaxinf.typing import Batch, PerExampleLoss
 
+_PROBES = 256
 TRUSTED = ("loss_fn", "params", "trusted")
 
 
@@ -67,6 +69,10 @@ def build(name: str, loss_fn: PerExampleLoss, num_models: int = 1) -> Attributor
     match name:
         case "jvp":
             return forward_inf_jvp(loss_fn, scorer="jvp")
+        case "jvp_cos":
+            return normalise_by_gradient_norm(
+                build("jvp", loss_fn), loss_fn, num_probes=_PROBES, key=jax.random.key(0)
+            )
         case "finite":
             return forward_inf(loss_fn, optimizer=optax.adam(1e-3), steps=20)
         case "preconditioned":
@@ -123,6 +129,12 @@ def in_batches(
 
 METHODS = {
     "trusted_jvp": Method(_by("jvp"), TRUSTED, True, "minus influence, exact first order"),
+    "trusted_jvp_cos": Method(
+        _by("jvp_cos"),
+        TRUSTED,
+        True,
+        f"minus influence over the gradient's norm, from {_PROBES} forward derivatives",
+    ),
     "trusted_finite": Method(_by("finite"), TRUSTED, True, "minus influence, 20 steps of Adam"),
     "trusted_finite_loss": Method(
         _finite_loss, TRUSTED, True, "loss after 20 steps of Adam on the trusted set"
