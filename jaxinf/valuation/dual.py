@@ -73,15 +73,29 @@ def differentiable_potentials(
         columns = sweep(zeros, g, 1.0)[1]
         return columns - problem.target(g)
 
-    # balanced potentials are free up to a constant: keep to the vectors that sum to zero
-    flat = (lambda v: v - jnp.mean(v)) if balanced else (lambda v: v)
+    # balanced potentials are free up to a constant, and columns of no mass have none: keep to the
+    # vectors that are zero there and sum to zero
+    has_mass = problem.b > 0
+    count = jnp.sum(has_mass)
+
+    def flat(v: jax.Array) -> jax.Array:
+        v = jnp.where(has_mass, v, 0)
+        return jnp.where(has_mass, v - jnp.sum(v) / count, 0) if balanced else v
+
     g = jnp.zeros_like(problem.b)
     if problem.tau_b > 0:
         fixed = jax.lax.stop_gradient((geometry, problem.a, problem.b, problem.epsilon))
         g = solve_transport(
             *fixed[:3], epsilon=fixed[3], tau_a=problem.tau_a, tau_b=problem.tau_b, **options
         ).g
-        slope = lambda v: flat(jax.jvp(condition, (g,), (flat(v),))[1])
+        # what is left out has a slope of its own: on a singular system conjugate gradients blow
+        # up round-off, which is all that they are given where the potentials are well solved
+        of_rest = 1 / (count * fixed[3])
+
+        def slope(v: jax.Array) -> jax.Array:
+            inside = flat(v)
+            return flat(jax.jvp(condition, (g,), (inside,))[1]) + of_rest * (v - inside)
+
         missing = condition(g)
         step, _ = jax.scipy.sparse.linalg.cg(
             slope, flat(missing - jax.lax.stop_gradient(missing)), tol=1e-6, maxiter=500
