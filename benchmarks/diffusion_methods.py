@@ -29,6 +29,7 @@ from jaxinf.influence import (
     grad_cos,
     grad_dot,
     influence_function,
+    normalise_by_gradient_norm,
     normalise_by_loss,
     representation_similarity,
     trak,
@@ -102,6 +103,7 @@ def by_loss(
         ours = [
             ("finite step", forward_inf(loss, optimizer=optax.sgd(1e-2))),
             ("JVP", forward_inf_jvp(loss, scorer="jvp", query_chunk=8)),
+            ("JVP / gradient norm", _cosine(loss)),
             ("JVP, other draws for the query", _with_other_draws(setup, model, loss)),
             *ours,
             (
@@ -115,7 +117,9 @@ def by_loss(
     found = []
     for kind, made in (("gradient", gradients), ("ours", ours)):
         for name, attributor in made:
-            divided = kind == "ours" or (development and name == "grad_dot")
+            # what is divided by a norm already is not divided by the loss besides
+            divided = kind == "ours" and name != "JVP / gradient norm"
+            divided |= development and name == "grad_dot"
             # one object for both weights, so that each method is compiled once
             found += [Contender(name, kind, at, attributor, divided) for at in ("base", "tuned")]
     ones = Attributor(
@@ -149,6 +153,12 @@ def _with_other_draws(setup: Setup, model: EDM, loss: PerExampleLoss) -> Attribu
     others = draw_noise(jax.random.key(8), setup.draws, model.image_shape)
     step = update_direction(denoising_loss(model, others), optax.sgd(1e-2))
     return from_direction(step, loss, scorer="jvp", query_chunk=8)
+
+
+def _cosine(loss: PerExampleLoss) -> Attributor:
+    """The gradients' cosine by forward derivatives alone: norms from 16 of them."""
+    product = forward_inf_jvp(loss, scorer="jvp", query_chunk=8)
+    return normalise_by_gradient_norm(product, loss, num_probes=16, key=jax.random.key(9))
 
 
 def _preconditioned(loss: PerExampleLoss) -> Attributor:

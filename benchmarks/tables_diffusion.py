@@ -8,10 +8,9 @@ _KINDS = {"trivial": "trivial", "gradient": "gradients", "ours": "ours", "both m
 def diffusion_table(document: dict[str, Any]) -> str:
     """A table per strength, best mean average precision (raw or as a contrast) first."""
     settings, rows = document["settings"], document["results"]["methods"]
-    sets = len({row["set"] for row in document["results"]["rows"]})
     chance = min(1.0, 10 / settings["candidates"])
     lines = [
-        f"{sets} customised models per strength, {settings['exemplars']} exemplars among "
+        f"{settings['exemplars']} exemplars among "
         f"{settings['candidates']:,} candidates of their class, {settings['images']} generated "
         f"images each; {settings['draws']} draws; means with 95 % intervals over the models. "
         f"Chance: recall@10 {chance:.3f}. Base model: {settings['parameters']:,} parameters, "
@@ -26,7 +25,10 @@ def diffusion_table(document: dict[str, Any]) -> str:
     for strength in settings["strengths"]:
         of_strength = [row for row in rows if row["strength"] == strength]
         if of_strength:
-            lines += ["", f"**Tuned for {strength} steps.**", "", *_table(of_strength)]
+            raw = document["results"]["rows"]
+            sets = len({row["set"] for row in raw if row["strength"] == strength})
+            head = f"**Tuned for {strength} steps**, {sets} customised models."
+            lines += ["", head, "", *_table(of_strength)]
             lines += ["", verdict(of_strength, chance)]
     return "\n".join(lines)
 
