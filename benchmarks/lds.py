@@ -15,7 +15,7 @@ other examples, halves and models: settings are chosen there, never on the repor
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ def agreement(outputs: np.ndarray) -> dict[str, float]:
 
 def run_method(
     method: Method, bank: Bank, of_truth: Truth, loo: tuple[np.ndarray, np.ndarray] | None
-) -> list[dict[str, Any]]:
-    """One row for each number of models."""
-    problem, rows = bank.problem, []
+) -> Iterator[dict[str, Any]]:
+    """One row for each number of models, as they come."""
+    problem = bank.problem
     for count, scores, cost in scored(method, bank):
         row: dict[str, Any] = {
             "method": method.name,
@@ -84,9 +84,8 @@ def run_method(
                 "pearson": float(np.nanmean(found.pearson)),
                 "spearman": float(np.nanmean(found.spearman)),
             }
-        rows.append(row)
         print(describe(problem.name, row), flush=True)
-    return rows
+        yield row
 
 
 def describe(name: str, row: dict[str, Any]) -> str:
@@ -154,7 +153,7 @@ def run_set(
         "epochs": problem.epochs,
         "model": type(problem.module).__name__,
         "output": problem.measure,
-        "agreement": agreement(outputs),
+        "agreement": agreement(outputs) if len(outputs) > 1 else None,
         "truth_seconds": seconds,
         "forward_flops": forward,
         "full_run_flops": 3 * forward * problem.epochs * problem.size.train,
@@ -163,8 +162,9 @@ def run_set(
     wanted = arguments.methods.split(";") if arguments.methods else None
     for method in methods(problem, arguments.settings):
         if wanted is None or method.name in wanted:
-            document["rows"] += run_method(method, bank, of_truth, loo)
-            save(document)
+            for row in run_method(method, bank, of_truth, loo):
+                document["rows"].append(row)
+                save(document)
     if arguments.dattri and problem.name.startswith("mnist"):
         ours = document["rows"]
         with_theirs = lambda rows: save(document | {"rows": ours + rows})

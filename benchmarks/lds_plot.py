@@ -47,9 +47,8 @@ def plot(path: Path, sets: dict[str, dict[str, Any]]) -> None:
                 linestyle="--" if theirs else "-",
                 color=colour,
             )
-        ceiling = document["agreement"]["ceiling"]
-        if ceiling == ceiling:
-            axis.axhline(ceiling, color="0.7", linewidth=0.8)
+        if document["agreement"] is not None:
+            axis.axhline(document["agreement"]["ceiling"], color="0.7", linewidth=0.8)
         reduced = ", reduced" if document["size"]["reduced"] else ""
         axis.set(
             title=TITLES[name] + reduced,

@@ -19,7 +19,7 @@ def lds_settings_table(document: dict[str, Any]) -> str:
         size = found["size"]
         lines = [
             f"**{TITLES[found['set']]}**, development part: {size['subsets']} half-subsets × "
-            f"{size['seeds']} seed.{' **Reduced size.**' if size['reduced'] else ''}",
+            f"{_seeds(size)}.{' **Reduced size.**' if size['reduced'] else ''}",
             "",
             "| models × epochs | learning rate | training, full runs | best damping | best power | "
             "LDS | at damping 1, power 0.7 |",
@@ -57,10 +57,10 @@ def _set(name: str, found: dict[str, Any]) -> str:
     with_loo = any("loo" in row for row in rows)
     lines = [
         f"**{TITLES[name]}**: {size['train']:,} training examples, {size['queries']} queries, "
-        f"{size['subsets']} half-subsets × {size['seeds']} seeds, {found['epochs']} epochs, "
-        f"{'margin' if found['output'] == 'margin' else 'minus the loss'}.{reduced} Two seeds of "
-        f"one subset agree to {agreement['seeds']:.2f}, so that {agreement['ceiling']:.2f} is the "
-        f"most that can be reached. A full run takes {found['full_run_flops'] / 1e12:.2g} TFLOP.",
+        f"{size['subsets']} half-subsets × {_seeds(size)}, {found['epochs']} epochs, "
+        f"{'margin' if found['output'] == 'margin' else 'minus the loss'}.{reduced} "
+        f"{_reachable(agreement)}A full run takes {found['full_run_flops'] / 1e12:.2g} TFLOP."
+        + (f" {found['note']}" if "note" in found else ""),
         "",
         f"| method | models × epochs | training, full runs | then s | then TFLOP | LDS |"
         f"{' LOO Pearson / Spearman |' if with_loo else ''}",
@@ -81,6 +81,20 @@ def _set(name: str, found: dict[str, Any]) -> str:
     )
     return "\n".join(
         [*lines, "", f"dattri's own charts (models), of its own training recipes: {charts}."]
+    )
+
+
+def _seeds(size: dict[str, Any]) -> str:
+    return f"{size['seeds']} seed{'s' * (size['seeds'] > 1)}"
+
+
+def _reachable(agreement: dict[str, float] | None) -> str:
+    """What the noise of training leaves; one seed cannot say."""
+    if agreement is None:
+        return ""
+    return (
+        f"Two seeds of one subset agree to {agreement['seeds']:.2f}, so that "
+        f"{agreement['ceiling']:.2f} is the most that can be reached. "
     )
 
 
