@@ -160,13 +160,14 @@ def _figures(found: Any, first_call: float, wrong: np.ndarray) -> dict[str, Any]
     from sklearn.metrics import roc_auc_score
 
     certificate = found.certificate
+    moved = certificate.finite_difference_error if len(certificate.checked) else None
     return {
         "converged": bool(found.converged),
         "iterations": int(found.num_iterations),
         "first_call_s": first_call,
         "marginal_error": float(certificate.marginal_error),
         "dual_gap": float(certificate.dual_gap),
-        "finite_difference_error": float(certificate.finite_difference_error),
+        "finite_difference_error": None if moved is None else float(moved),
         "wrong_labels_auroc": float(roc_auc_score(wrong, -np.asarray(found.values))),
     }
 

@@ -20,13 +20,13 @@ from benchmarks.tables_facts import facts_table
 from benchmarks.tables_forward_inf import forward_inf_table
 from benchmarks.tables_lava import (
     lava_contrast_table,
-    lava_detection_table,
     lava_distance_table,
     lava_memory_table,
     lava_on_paper_table,
     lava_scale_table,
     lava_table,
 )
+from benchmarks.tables_lava_detection import lava_detection_table
 from benchmarks.tables_lds import lds_settings_table, lds_table
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_leakage_kinds import leakage_development_table, leakage_kinds_table

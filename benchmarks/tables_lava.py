@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.lava` and `benchmarks.lava_detection`."""
+"""The tables of `benchmarks.lava*` but for detection's, which has a file of its own."""
 
 from typing import Any
 
@@ -57,103 +57,6 @@ def _cores(row: dict[str, Any], settings: dict[str, Any]) -> int:
 
 def _ratio(peer: dict[str, Any], row: dict[str, Any]) -> float:
     return peer["seconds"]["median"] / row["seconds"]["median"]
-
-
-def lava_detection_table(document: dict[str, Any]) -> str:
-    """AUROC of every method: wrong labels per set, then every corruption over sets."""
-    results = document["results"]
-    # ours first, and the others as they were measured
-    methods = sorted(dict.fromkeys(row["method"] for row in results), key=lambda m: m != "lava")
-    parts = ["Means and 95 % intervals over the seeds; the best of each column in bold."]
-    for figure, title in (
-        ("auroc", "AUROC"),
-        ("at_true_count", "Share found at the true count"),
-        ("f1", "F1 after k-means"),
-    ):
-        for corruption in dict.fromkeys(row["corruption"] for row in results):
-            if figure != "auroc" and corruption != "wrong labels":
-                continue
-            rows = [row for row in results if row["corruption"] == corruption]
-            parts += ["", f"**{title}, {corruption}**", "", *_grid(rows, methods, figure)]
-    parts += ["", *_verdicts(results)]
-    return "\n".join(parts)
-
-
-def _grid(rows: list[dict[str, Any]], methods: list[str], figure: str) -> list[str]:
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    lines = ["| method | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    found = {(row["set"], row["method"]): row[figure] for row in rows}
-    best = {
-        name: max(found[name, method]["mean"] for method in methods if (name, method) in found)
-        for name in sets
-    }
-    for method in (m for m in methods if any((name, m) in found for name in sets)):
-        cells = []
-        for name in sets:
-            entry = found.get((name, method))
-            if entry is None:
-                cells.append("")
-                continue
-            half = (entry["interval"][1] - entry["interval"][0]) / 2 if "interval" in entry else 0
-            text = f"{entry['mean']:.3f} ± {half:.3f}"
-            cells.append(f"**{text}**" if entry["mean"] >= best[name] - 5e-4 else text)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
-
-
-# LAVA as libraries have it
-_LIBRARIES = ("lava, released", "opendataval lava")
-_SIMPLE = ("nearest validation", "nearest, features only", "knn-shapley", "mmd")
-
-
-def _verdicts(results: list[dict[str, Any]]) -> list[str]:
-    """Where LAVA's default is behind a simpler baseline or a library's LAVA, or below random."""
-    ahead, behind, under, level, below = [], [], [], [], []
-    for key in dict.fromkeys((row["set"], row["corruption"]) for row in results):
-        means = {
-            row["method"]: row["auroc"]["mean"]
-            for row in results
-            if (row["set"], row["corruption"]) == key
-        }
-        if "lava" not in means:
-            continue
-        named, ours = f"{key[0]} ({key[1]})", means["lava"]
-        for rivals, good, bad in ((_SIMPLE, ahead, behind), (_LIBRARIES, level, below)):
-            best = max((m for m in rivals if m in means), key=means.__getitem__, default=None)
-            if best is not None and ours - means[best] < -0.005:
-                bad.append(f"{named}: {best} by {means[best] - ours:.3f}")
-            elif best is not None:
-                good.append(named)
-        if ours < 0.5:
-            under.append(f"{named} {ours:.3f}")
-    of_sets = _means_of_sets(results)
-    counted = lambda good, bad: f"{len(good)} of {len(good) + len(bad)}"
-    return [
-        f"LAVA's default is level with or ahead of the best simple baseline (to 0.005) on "
-        f"{counted(ahead, behind)}. A simpler one wins on: {'; '.join(behind) or 'none'}.",
-        "",
-        f"It is level with or ahead of the best LAVA of a library on {counted(level, below)}; "
-        f"behind on: {'; '.join(below) or 'none'}. Means over all corruptions of a set: "
-        + ", ".join(mean for mean, _ in of_sets)
-        + f"; at or above it on {sum(level for _, level in of_sets)} of {len(of_sets)} sets.",
-        "",
-        "Below random: " + ("; ".join(under) or "never") + ".",
-    ]
-
-
-def _means_of_sets(results: list[dict[str, Any]]) -> list[tuple[str, bool]]:
-    """Our mean beside that of the released recipe, and whether it is no less."""
-    said = []
-    for name in dict.fromkeys(row["set"] for row in results):
-        of_methods = [
-            {r["corruption"]: r["auroc"]["mean"] for r in results if (r["set"], r["method"]) == key}
-            for key in ((name, "lava"), (name, _LIBRARIES[0]))
-        ]
-        both = of_methods[0].keys() & of_methods[1].keys()
-        if both:
-            ours, theirs = (np.mean([found[c] for c in both]) for found in of_methods)
-            said.append((f"{name} {ours:.3f} (released {theirs:.3f})", ours >= theirs))
-    return said
 
 
 def lava_distance_table(document: dict[str, Any]) -> str:

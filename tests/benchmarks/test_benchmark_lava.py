@@ -13,12 +13,12 @@ from benchmarks.lava_detection import score
 from benchmarks.lava_on_paper import MACHINES, Measured, estimate, measured_solvers, tensors
 from benchmarks.tables_lava import (
     lava_contrast_table,
-    lava_detection_table,
     lava_memory_table,
     lava_on_paper_table,
     lava_scale_table,
     lava_table,
 )
+from benchmarks.tables_lava_detection import lava_detection_table
 
 
 def test_marginal_error_is_that_of_the_plan(tmp_path):
@@ -52,11 +52,26 @@ def test_tables_say_who_wins():
     assert "digits (wrong labels): knn-shapley by 0.050" in table
     assert "**0.950 ± 0.000**" in table
     document["results"] = [row("lava", 0.4), row("knn-shapley", 0.3), row("lava, released", 0.5)]
-    assert "lava, released by 0.100" in lava_detection_table(document)
-    assert "digits 0.400 (released 0.500); at or above it on 0 of 1 sets" in lava_detection_table(
-        document
-    )
-    assert "Below random: digits (wrong labels) 0.400" in lava_detection_table(document)
+    table = lava_detection_table(document)
+    assert "| digits | 1 | 0.400 | 0.500 |  |" in table
+    assert "in the mean of 0 of 1 sets. Cell by cell, it is behind in 1 of 1" in table
+    behind = "| digits | wrong labels | 0.400 | 0.500 | lava, released | -0.100 |  |"
+    assert behind in table
+    assert "Below random: digits (wrong labels) 0.400." in table
+
+
+def test_tables_say_whether_a_difference_is_one():
+    def row(method, raw, interval):
+        entry = {"mean": float(np.mean(raw)), "raw": raw, "interval": interval}
+        figures = dict.fromkeys(("auroc", "at_true_count", "f1"), entry)
+        return figures | {"set": "digits", "corruption": "wrong labels", "method": method}
+
+    ours = row("lava", [0.48, 0.5], [0.40, 0.58])
+    for interval, said in (([0.45, 0.69], "overlap"), ([0.59, 0.69], "apart")):
+        rows = [ours, row("lava, released", [0.56, 0.58], interval)]
+        table = lava_detection_table({"settings": {}, "results": rows})
+        assert f"| -0.080 (-0.080 to -0.080) | {said} |" in table
+    assert "Below random: digits (wrong labels) 0.490 (0.400 to 0.580), which is chance." in table
 
 
 def test_speed_table_has_the_ratio():
