@@ -48,10 +48,11 @@ def main() -> None:
         ax.set_title(f"{row['set']}, {row['kind']}", fontsize=9)
         ax.set(xlim=(0, 0.6), ylim=(0, 1.02))
         ax.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("labels inspected, most suspect first", fontsize=9)
+    for ax in grid[-1]:
+        ax.set_xlabel("labels inspected, most suspect first", fontsize=8)
     figure.supylabel("wrong labels found", fontsize=9)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(arguments.output)
     print(f"wrote {arguments.output}")
 

@@ -18,7 +18,7 @@ def summarise(name: str, kind: str, rate: float, runs: list[dict[str, Any]]) -> 
         entries = [run["methods"][method] for run in runs]
         figures = [key for key in entries[0] if key != "curve"]
         methods[method] = {key: _summary([entry[key] for entry in entries]) for key in figures}
-        methods[method]["curve"] = np.mean([e["curve"] for e in entries], axis=0).tolist()
+        methods[method]["curve"] = np.mean([e["curve"] for e in entries], axis=0).round(4).tolist()
         known = METHODS.get(method)
         methods[method]["forward_only"] = known.forward_only if known else BASELINES[method][0]
         methods[method]["trusted"] = "trusted" in known.needs if known else BASELINES[method][1]
@@ -58,7 +58,8 @@ def _gain(found: dict[str, Any], method: str, way: str) -> float:
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"mean": float(np.mean(values)), "raw": [float(v) for v in values]}
+    raw = [round(float(value), 6) for value in values]
+    entry: dict[str, Any] = {"mean": float(np.mean(raw)), "raw": raw}
     if len(values) > 1:
         interval = mean_interval(values)
         entry["interval"] = [interval.low, interval.high]

@@ -10,7 +10,7 @@ def diffusion_table(document: dict[str, Any]) -> str:
     settings, rows = document["settings"], document["results"]["methods"]
     chance = min(1.0, 10 / settings["candidates"])
     lines = [
-        f"{settings['exemplars']} exemplars among "
+        f"{settings['size']} x {settings['size']} pixels; {settings['exemplars']} exemplars among "
         f"{settings['candidates']:,} candidates of their class, {settings['images']} generated "
         f"images each; {settings['draws']} draws; means with 95 % intervals over the models. "
         f"Chance: recall@10 {chance:.3f}. Base model: {settings['parameters']:,} parameters, "

@@ -21,7 +21,8 @@ def mirrored_tuning(
     For a model that was fine-tuned: the tuning that made the image is mirrored by a short one on
     the image itself. It works at the weights from before the tuning; and at those from after it
     as a contrast with the image that the weights from before make from the same noise, not
-    without (docs/diffusion.md).
+    without. There it also finds what the model was tuned on where that is not behind the image:
+    see the controls in docs/diffusion.md.
 
     Sign: positive = training on the image lowers the denoising loss of the generated one (a
     proponent). Unit: a share of the image's own loss.
