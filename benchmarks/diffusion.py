@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int)
     parser.add_argument("--images", type=int)
     parser.add_argument("--methods", nargs="+", help="these alone of those that take gradients")
+    parser.add_argument("--at", choices=("base", "tuned"), help="these weights alone")
     parser.add_argument(
         "--warm-up", action="store_true", help="compile all methods at once, while the base trains"
     )
@@ -202,6 +203,8 @@ def main() -> None:
         methods, divisors = by_loss(setup, model, loss, arguments.development)
         if arguments.methods:
             methods = [method for method in methods if method.name in arguments.methods]
+        if arguments.at:
+            methods = [method for method in methods if method.at == arguments.at]
         losses[p_mean] = loss, methods, divisors
     warming = []
     if arguments.warm_up:
