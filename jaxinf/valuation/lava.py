@@ -143,7 +143,8 @@ def lava(
         label_epsilon: strength of the entropic term in label distances, a share of the mean
             cost of the pair.
         p: cost exponent, 1 or more.
-        train_weights: float[N] positive masses, scaled to a sum of one (default: uniform).
+        train_weights: float[N] positive masses, scaled to a sum of one (default: uniform). They
+            weigh the transport; label distances take the examples of a class alike.
         valid_weights: float[M].
         threshold: marginal error to which the problem is solved.
         max_iterations: where to give up; the result then says `converged=False`.

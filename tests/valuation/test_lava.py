@@ -251,6 +251,17 @@ def test_duplication_of_the_validation_set(seed):
     np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
 
 
+def test_weights_of_validation_examples_are_how_often_they_are_there():
+    x, y, xv, yv, _ = two_sets()
+    counts = np.tile([1, 3], 20)
+    rows = np.repeat(np.arange(40), counts)
+    # label distances take the examples of a class alike
+    options = {"solver": "balanced", "epsilon": 0.05, "threshold": 1e-5, "label_weight": 0.0}
+    expected = lava(x, y, xv[rows], yv[rows], **options).values
+    found = lava(x, y, xv, yv, valid_weights=counts.astype("f"), **options).values
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
+
+
 # -- the distance
 
 

@@ -276,8 +276,8 @@ def test_a_column_of_no_mass_may_be_cheap_beyond_what_a_float_holds():
 
 def test_over_relaxation_saves_iterations(ott_promotes_ranks):
     """With the relaxation held at one, the same solve takes at least twice as many iterations."""
-    geometry = Geometry(points(200, 200, seed=3).cost_matrix)
-    a = masses(200)
+    geometry = Geometry(points(100, 100, seed=3).cost_matrix)
+    a = masses(100)
     _, fast = value(geometry, a, a, 0.01, threshold=1e-4, max_iterations=20_000)
     plain = Sinkhorn(threshold=1e-4, max_iterations=20_000, inner_iterations=1)(
         LinearProblem(Geometry(geometry.cost_matrix, epsilon=0.01), a, a)
