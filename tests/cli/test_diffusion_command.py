@@ -75,19 +75,22 @@ def test_a_checkpoint_and_files_give_scores_and_a_report_with_pictures(call, fil
     assert "compiled in 0.0 s" in again.stdout
 
 
-def test_the_fall_of_the_loss_since_before_the_tuning(call, files, refused, tmp_path):
-    given = ("diffusion", *files, "--draws", 2, "--no-progress", "--no-report", "--out", tmp_path)
-    old = ("--before", before(files))
-    result = call(*given, "--method", "loss-fall", *old)
+@pytest.mark.slow
+def test_the_fall_of_the_loss_since_before_the_tuning(call, files, tmp_path):
+    given = ("--draws", 2, "--no-progress", "--no-report", "--out", tmp_path)
+    result = call("diffusion", *files, *given, "--method", "loss-fall", "--before", before(files))
     assert result.exit_code == 0, result.output
     contract = from_files(*files, size=None, draws=2, seed=0)
     loss, train = jax.jit(contract.loss_fn), contract.train
     was, now = (np.asarray(loss(load_edm(f)[1], train)) for f in (before(files), files[0]))
     want = np.tile((was - now) / was, (2, 1))
     np.testing.assert_allclose(scores_of(tmp_path), want, rtol=1e-3, atol=1e-6)
-    fall = (*given, "--method", "loss-fall")
+
+
+def test_a_fall_needs_the_same_model_from_before(files, refused, tmp_path):
+    fall = ("diffusion", *files, "--method", "loss-fall")
     assert "loss-fall needs --before" in refused(*fall)
-    assert "leave steps out" in refused(*fall, *old, "--steps", 2)
+    assert "leave steps out" in refused(*fall, "--before", before(files), "--steps", 2)
     assert "no edm.json" in refused(*fall, "--before", tmp_path)
     shutil.copytree(before(files), tmp_path / "wider")
     settings = tmp_path / "wider" / "edm.json"
