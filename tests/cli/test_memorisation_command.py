@@ -80,8 +80,8 @@ def test_wrong_labels_are_known_by_heart_and_a_run_resumes(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimate", ["early-gradient", "seen-less-left-out"])
-def test_pictures_by_an_estimate_alone(run, tmp_path, estimate):
+@pytest.mark.parametrize(("estimate", "epochs"), [("early-loss", 600), ("seen-less-left-out", 120)])
+def test_pictures_by_an_estimate_alone(run, tmp_path, estimate, epochs):
     rng = np.random.default_rng(0)
     y = np.arange(32) % 2
     x = np.where(y[:, None, None, None] == 1, 180, 60) + rng.integers(-20, 20, (32, 5, 5, 1))
@@ -89,7 +89,7 @@ def test_pictures_by_an_estimate_alone(run, tmp_path, estimate):
     given[ODD] = 1 - given[ODD]
     file = tmp_path / "d.npz"
     np.savez(file, x_train=x.astype(np.uint8), y_train=given)
-    out, said = run(file, "--estimate", estimate, "--epochs", 120, "--models", 6)
+    out, said = run(file, "--estimate", estimate, "--epochs", epochs, "--models", 6)
     found = pq.read_table(out / "scores.parquet").to_pydict()
     assert set(np.argsort(found["rank"])[:2]) == set(ODD)
     assert "memorisation" not in found
