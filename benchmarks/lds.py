@@ -106,12 +106,12 @@ def run_dattri(
     one: tuple[int, ...] = (1,)
     many = (2,) if quick else (10,)
     counts = {
-        "IF-CG": one,
-        "IF-LiSSA": one,
-        "TracIn": many,
+        "TRAK": one + many if quick else (1, 10, 50),
         "Grad-Dot": one,
         "Grad-Cos": one,
-        "TRAK": one + many if quick else (1, 10, 50),
+        "TracIn": many,
+        "IF-LiSSA": one,
+        "IF-CG": one,
     }
     rows = []
     for found in lds_peers.run(python, bank, counts):
