@@ -25,6 +25,7 @@ from jaxinf.influence import (
     grad_dot,
     normalise_by_loss,
 )
+from jaxinf.influence.loss import scoring_loss
 from jaxinf.models.language import CausalLM, LanguageConfig, train_bpe
 
 run = jax.jit(lambda loss, params, batch: loss(params, batch))
@@ -82,6 +83,11 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_tokens_that_count(model, trai
             ]
             expected = getattr(np, reduction)(nats)
             np.testing.assert_allclose(found[row], expected, rtol=1e-5)
+
+
+def test_equal_losses_are_compiled_once(model):
+    twice = [scoring_loss(causal_lm_loss(CausalLM(model[0].config)), None, "highest") for _ in "ab"]
+    assert jax.tree.structure(twice[0]) == jax.tree.structure(twice[1])
 
 
 def test_padding_changes_nothing(model, train):

@@ -5,9 +5,11 @@ import pytest
 
 from benchmarks.facts import COMBINED, FORWARD, FUSION, FUSIONS, figures, summary
 from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
-from benchmarks.facts_methods import BM25, KINDS, scores
+from benchmarks.facts_methods import BM25, KINDS, score, scores
 from benchmarks.facts_model import QUICK, answered_right, train_subject
 from benchmarks.tables_facts import facts_table
+from jaxinf.applications.language import build_method, causal_lm_loss
+from jaxinf.influence import grad_cos, influence_function
 
 PATTERNS = {
     "P1": ["[X] lies in [Y].", "[X] is a town of [Y].", "[Y] has [X].", "The state of [X] is [Y]."],
@@ -92,3 +94,19 @@ def test_a_model_is_taught_the_facts_and_every_row_is_scored():
     assert list(found) == list(KINDS)
     assert all(np.isfinite(values).all() for values in found.values())
     assert {values.shape for values in found.values()} == {subject.relevant.shape}
+    # the shared programs give what the library's attributors give, but for a factor per question,
+    # or per sentence where the norm is an estimate
+    unit = lambda a, axis: a / np.linalg.norm(a, axis=axis, keepdims=True)
+    loss = causal_lm_loss(subject.module)
+    cosines = score(subject, grad_cos(loss), subject.train, subject.queries)
+    np.testing.assert_allclose(unit(found["grad-cos"], 1), unit(cosines, 1), atol=1e-3)
+    curved = influence_function(
+        loss, solver="ekfac", curvature="fisher", damping=0.1, damping_unit="mean_eigenvalue",
+        scorer="gradients",
+    )  # fmt: skip
+    inner = score(subject, curved, subject.train, subject.queries)
+    np.testing.assert_allclose(unit(found["preconditioned"], 0), unit(inner, 0), atol=1e-3)
+    best = build_method("best-token", subject.module, num_probes=800).attributor
+    expected = score(subject, best, subject.train, subject.queries)
+    own = found["by token, preconditioned: best token"]
+    assert np.corrcoef(own.ravel(), expected.ravel())[0, 1] > 0.95
