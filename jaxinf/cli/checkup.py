@@ -104,7 +104,10 @@ def _sharded_is_single(devices: Devices) -> float:
 
 
 def _topk_is_sort(devices: Devices) -> float:
-    """How many entries of the streaming top-k differ from a full sort."""
+    """How many entries of the streaming top-k differ from a full sort, beyond round-off.
+
+    The two are different programs, which XLA may fuse, and so round, differently.
+    """
     args = _network(), _examples(_QUERIES, 1), _examples(_ROWS, 0)
     full, top = (
         attribute(
@@ -123,7 +126,7 @@ def _topk_is_sort(devices: Devices) -> float:
         (*top.proponents(7), *top.opponents(7)),
         strict=True,
     )
-    return sum(int(np.count_nonzero(a != b)) for a, b in pairs)
+    return sum(int(np.count_nonzero(np.abs(a - b) > 1e-6 * np.abs(a).max())) for a, b in pairs)
 
 
 def _store_is_memory(devices: Devices) -> float:
