@@ -106,11 +106,11 @@ def run_dattri(
     one: tuple[int, ...] = (1,)
     many = (2,) if quick else (10,)
     counts = {
-        "TRAK": one + many if quick else (1, 10, 50),
         "Grad-Dot": one,
         "Grad-Cos": one,
         "TracIn": many,
         "IF-LiSSA": one,
+        "TRAK": one + many if quick else (1, 10, 50),
         "IF-CG": one,
     }
     rows = []
