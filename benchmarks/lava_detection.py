@@ -171,6 +171,7 @@ def main() -> None:
     with ExitStack() as stack:
         others = peers(arguments.opendataval, stack) if arguments.opendataval else {}
         for name in sets:
+            jax.clear_caches()  # compiled programs of all sets together exhaust a process's maps
             for corruption in benchmarks()[name].corruptions:
                 if only and corruption not in only:
                     continue
