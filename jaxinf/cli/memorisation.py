@@ -9,33 +9,26 @@ from jaxinf.cli.devices import provenance
 from jaxinf.cli.memorisation_choices import Estimate
 from jaxinf.cli.options import (
     DropColumns,
+    EmbeddingAsInValue,
     FeatureColumns,
     ImageSize,
     LabelColumn,
     Progress,
     Report,
+    TrainingSet,
     TrainLabels,
 )
 from jaxinf.cli.value_choices import Embedding
 
 
 def memorisation(
-    train: Annotated[
-        Path,
-        typer.Argument(
-            help="The training set: a .csv or .parquet table, an .npz archive with inputs and "
-            "labels, a .npy file of embeddings, or a folder with a subfolder of images per class.",
-            show_default=False,
-        ),
-    ],
+    train: TrainingSet,
     label: LabelColumn = None,
     feature: FeatureColumns = None,
     drop: DropColumns = None,
     train_labels: TrainLabels = None,
     size: ImageSize = None,
-    embedding: Annotated[
-        Embedding, typer.Option(help="How rows become features, as in jaxinf value.")
-    ] = Embedding.AUTO,
+    embedding: EmbeddingAsInValue = Embedding.AUTO,
     estimate: Annotated[
         Estimate,
         typer.Option(

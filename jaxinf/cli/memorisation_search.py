@@ -25,7 +25,7 @@ from jaxinf.applications.memorisation import (
 from jaxinf.applications.mislabelled import network_loss, train_models
 from jaxinf.cli.features import put_together
 from jaxinf.cli.memorisation_choices import Estimate
-from jaxinf.cli.rows import Rows, Wanted
+from jaxinf.cli.rows import Rows, Wanted, check_classes
 from jaxinf.cli.tables import read_rows
 from jaxinf.cli.value_choices import Embedding
 from jaxinf.errors import InputError, check_count
@@ -160,8 +160,7 @@ def estimated(
     begin(f"reading {path.name}")
     rows = read_rows(path, wanted)
     classes, y = np.unique(rows.labels, return_inverse=True)
-    if len(classes) < 2:
-        raise InputError(f"all rows are of class {classes[0]}: at least 2 classes are needed")
+    check_classes(classes)
     if len(rows) < 4:
         raise InputError(f"{rows.name} has {len(rows)} rows: leaving some out takes at least 4")
     sets = put_together(rows, rows, embedding)

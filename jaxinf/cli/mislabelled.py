@@ -9,11 +9,13 @@ from jaxinf.cli.devices import provenance
 from jaxinf.cli.mislabelled_choices import Classifier, Suspicion
 from jaxinf.cli.options import (
     DropColumns,
+    EmbeddingAsInValue,
     FeatureColumns,
     ImageSize,
     LabelColumn,
     Progress,
     Report,
+    TrainingSet,
     TrainLabels,
     ValidLabels,
 )
@@ -21,14 +23,7 @@ from jaxinf.cli.value_choices import Embedding
 
 
 def mislabelled(
-    train: Annotated[
-        Path,
-        typer.Argument(
-            help="The training set: a .csv or .parquet table, an .npz archive with inputs and "
-            "labels, a .npy file of embeddings, or a folder with a subfolder of images per class.",
-            show_default=False,
-        ),
-    ],
+    train: TrainingSet,
     valid: Annotated[
         Path | None,
         typer.Argument(
@@ -43,9 +38,7 @@ def mislabelled(
     train_labels: TrainLabels = None,
     valid_labels: ValidLabels = None,
     size: ImageSize = None,
-    embedding: Annotated[
-        Embedding, typer.Option(help="How rows become features, as in jaxinf value.")
-    ] = Embedding.AUTO,
+    embedding: EmbeddingAsInValue = Embedding.AUTO,
     method: Annotated[
         Suspicion,
         typer.Option(

@@ -26,7 +26,7 @@ from jaxinf.applications.mislabelled import (
 from jaxinf.applications.mislabelled.find import Budget, check_budget
 from jaxinf.cli.features import put_together
 from jaxinf.cli.mislabelled_choices import Classifier
-from jaxinf.cli.rows import Rows, Wanted, listed
+from jaxinf.cli.rows import Rows, Wanted, check_classes, listed
 from jaxinf.cli.tables import TABLES, read_rows
 from jaxinf.cli.value_choices import Embedding
 from jaxinf.errors import InputError, check_count
@@ -237,8 +237,7 @@ class _Training:
 
 
 def _check_classes(classes: np.ndarray, trusted: Rows) -> None:
-    if len(classes) < 2:
-        raise InputError(f"all rows are of class {classes[0]}: at least 2 classes are needed")
+    check_classes(classes)
     unknown: Sequence[Any] = np.setdiff1d(trusted.labels, classes).tolist()
     if unknown:
         raise InputError(

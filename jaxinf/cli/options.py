@@ -5,6 +5,19 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from jaxinf.cli.value_choices import Embedding
+
+TrainingSet: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        help="The training set: a .csv or .parquet table, an .npz archive with inputs and "
+        "labels, a .npy file of embeddings, or a folder with a subfolder of images per class.",
+        show_default=False,
+    ),
+]
+EmbeddingAsInValue: TypeAlias = Annotated[
+    Embedding, typer.Option(help="How rows become features, as in jaxinf value.")
+]
 LabelColumn: TypeAlias = Annotated[
     str | None,
     typer.Option(

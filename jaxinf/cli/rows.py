@@ -132,6 +132,16 @@ def as_classes(path: Path, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def check_classes(classes: np.ndarray) -> None:
+    """Refuse labels that are all the same: there is nothing to tell apart.
+
+    Example:
+        >>> check_classes(np.array(["rose", "lily"]))
+    """
+    if len(classes) < 2:
+        raise InputError(f"all rows are of class {classes[0]}: at least 2 classes are needed")
+
+
 def load_npy(path: Path) -> np.ndarray:
     """Read one array; nothing is unpickled.
 

@@ -13,6 +13,7 @@ from jaxinf.cli.options import (
     LabelColumn,
     Progress,
     Report,
+    TrainingSet,
     TrainLabels,
     ValidLabels,
 )
@@ -20,14 +21,7 @@ from jaxinf.cli.value_choices import Embedding, Valuer
 
 
 def value(
-    train: Annotated[
-        Path,
-        typer.Argument(
-            help="The training set: a .csv or .parquet table, an .npz archive with inputs and "
-            "labels, a .npy file of embeddings, or a folder with a subfolder of images per class.",
-            show_default=False,
-        ),
-    ],
+    train: TrainingSet,
     valid: Annotated[
         Path,
         typer.Argument(
