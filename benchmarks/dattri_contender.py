@@ -8,7 +8,7 @@ without them, beside a CPU or GPU build of PyTorch:
     python -m benchmarks.lds --dattri PATH/TO/ITS/python
 
 Losses, targets and projections are those of its own benchmark (512 dimensions; the loss for
-influence functions, TracIn and gradients; the margin for TRAK).
+influence functions, TracIn and gradients; the margin for TRAK, for a text that of its mean loss).
 """
 
 import json
@@ -39,33 +39,37 @@ def main(config: dict[str, Any]) -> None:
     from dattri.task import AttributionTask
     from torch.utils.data import DataLoader, TensorDataset
 
+    from benchmarks import torch_models
+
     folder = Path(config["folder"])
     torch.set_num_threads(config["threads"])
+    build = lambda: getattr(torch_models, config["kind"])(**config["sizes"])
     with np.load(folder / "problem.npz") as saved:
         given = {name: torch.from_numpy(saved[name]) for name in saved.files}
-    side = lambda x, y: TensorDataset(given[x].flatten(1), given[y].long())
-    train, queries = side("x", "y"), side("xq", "yq")
     with np.load(folder / "models.npz") as saved:
-        layers = len(saved.files) // 2
-        weights = [(saved[f"kernel_{i}"], saved[f"bias_{i}"]) for i in range(layers)]
-    network = torch.nn.Sequential()
-    for i, (kernel, _) in enumerate(weights):
-        network.append(torch.nn.Linear(*kernel.shape[1:]))
-        if i < layers - 1:
-            network.append(torch.nn.ReLU())
+        stacked = {path: saved[path] for path in saved.files}
     checkpoints = [
-        {
-            f"{2 * i}.{part}": torch.from_numpy(np.ascontiguousarray(array[m].T))
-            for i, pair in enumerate(weights)
-            for part, array in zip(("weight", "bias"), pair, strict=True)
-        }
-        for m in range(len(weights[0][0]))
+        torch_models.load_flax(build(), {path: a[m] for path, a in stacked.items()}).state_dict()
+        for m in range(len(next(iter(stacked.values()))))
     ]
-    cross_entropy = torch.nn.functional.cross_entropy
+    network = build().eval()
+    is_text = config["kind"] == "Transformer"
+
+    def side(name: str) -> TensorDataset:
+        x = given["x" + name]
+        if is_text:
+            return TensorDataset(x.long(), x.long())
+        # channels come second in PyTorch
+        x = x.flatten(1) if config["kind"] == "MLP" else x.permute(0, 3, 1, 2).contiguous()
+        return TensorDataset(x, given["y" + name].long())
+
+    train, queries = side(""), side("q")
+    per_example = torch_models.next_token_cross_entropy if is_text else torch_models.cross_entropy
 
     def mean_loss(params: Any, pair: Any) -> Any:
         # LiSSA draws its samples into arrays of one dtype
-        return cross_entropy(torch.func.functional_call(network, params, pair[0]), pair[1].long())
+        outputs = torch.func.functional_call(network, params, pair[0])
+        return per_example(outputs, {"x": pair[0], "y": pair[1].long()}).mean()
 
     def loss_of_one(params: Any, pair: Any) -> Any:
         x, y = pair

@@ -6,11 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.common import Worker, cores
 from benchmarks.dattri_contender import SEARCH
 from benchmarks.lds_run import Bank
+from benchmarks.lds_sets import Problem
 
 # read off the charts of its paper to about 0.005: (method, models, training in full runs, LDS). Its
 # TRAK looks at models of half the training set. Its truth is that of its own training recipes.
@@ -74,40 +76,52 @@ def run(python: str, bank: Bank, counts: dict[str, tuple[int, ...]]) -> Iterator
 
     Args:
         python: an interpreter that has dattri.
-        bank: of a set whose model is an MLP.
+        bank: of any set; the networks have their twins in `benchmarks.torch_models`.
         counts: numbers of models, by method.
     """
     problem = bank.problem
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        train, queries = problem.train, problem.queries
-        np.savez(
-            folder / "problem.npz", x=train["x"], y=train["y"], xq=queries["x"], yq=queries["y"]
-        )
-        params, _ = bank.models(problem.epochs, max(max(each) for each in counts.values()))
-        np.savez(folder / "models.npz", **weights(params))  # pyright: ignore[reportArgumentType]
-        config = {"folder": str(folder), "threads": cores()}
+        sides = (("", problem.train), ("q", problem.queries))
+        arrays = {name + side: array for side, part in sides for name, array in part.items()}
+        np.savez(folder / "problem.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        largest = max(max(each) for each in counts.values())
+        models = weights(*bank.models(problem.epochs, largest))
+        np.savez(folder / "models.npz", **models)  # pyright: ignore[reportArgumentType]
+        config = {"folder": str(folder), "threads": cores()} | twin(problem)
         worker = stack.enter_context(Worker("benchmarks.dattri_contender", config, python=python))
         for method, each in counts.items():
-            for models in each:
+            for number in each:
                 for settings in SEARCH[method]:
-                    reply = worker.ask(method=method, models=models, settings=settings)
+                    reply = worker.ask(method=method, models=number, settings=settings)
                     yield {
                         "method": method,
-                        "models": models,
+                        "models": number,
                         "settings": settings,
                         "seconds": reply["seconds"],
                         "scores": np.load(folder / "scores.npy"),
                     }
 
 
-def weights(params: Any) -> dict[str, np.ndarray]:
-    """Kernels [M, in, out] and biases [M, out] of M MLPs, by number from the input side."""
-    hidden = sorted(name for name in params if name.startswith("Dense_"))
+def twin(problem: Problem) -> dict[str, Any]:
+    """Class and arguments of the network's twin in `benchmarks.torch_models`."""
+    module: Any = problem.module
+    kind = type(module).__name__
+    if kind == "MLP":
+        inputs = int(np.prod(problem.train["x"].shape[1:]))
+        return {"kind": kind, "sizes": {"inputs": inputs, "hidden": list(module.hidden)}}
+    names = {
+        "ResNet9": ("num_classes", "width"),
+        "Transformer": ("vocab_size", "num_layers", "width", "num_heads", "max_length"),
+    }[kind]
+    return {"kind": kind, "sizes": {name: getattr(module, name) for name in names}}
+
+
+def weights(params: Any, state: Any) -> dict[str, np.ndarray]:
+    """Variables of M models [M, ...] by their paths, as `torch_models.load_flax` wants one's."""
     return {
-        f"{part}_{i}": np.asarray(params[name][part])
-        for i, name in enumerate([*hidden, "linear"])
-        for part in ("kernel", "bias")
+        "/".join(key.key for key in path): np.asarray(array)
+        for path, array in jax.tree.flatten_with_path({"params": params, **state})[0]
     }
 
 

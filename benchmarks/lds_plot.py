@@ -18,6 +18,8 @@ TITLES = {
     "mnist_mlp": "MNIST + MLP",
     "cifar2_resnet9": "CIFAR-2 + ResNet-9",
     "shakespeare": "tiny Shakespeare + transformer",
+    "cifar2_resnet9_reduced": "CIFAR-2 + ResNet-9, reduced",
+    "shakespeare_reduced": "tiny Shakespeare + transformer, reduced",
 }
 
 
@@ -32,8 +34,15 @@ def plot(path: Path, sets: dict[str, dict[str, Any]]) -> None:
     # the same bytes for the same figures
     plt.rcParams["svg.hashsalt"] = "lds"
     names = [name for name in TITLES if name in sets]
-    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 4.2), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    # two rows where there are many
+    columns = len(names) if len(names) < 5 else -(-len(names) // 2)
+    rows_of = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows_of, columns, figsize=(4.6 * columns, 4.2 * rows_of), squeeze=False
+    )
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, names, strict=False):
         document = sets[name]
         for (source, _), rows in curves(document).items():
             theirs = source != "jaxinf"
@@ -49,15 +58,15 @@ def plot(path: Path, sets: dict[str, dict[str, Any]]) -> None:
             )
         if document["agreement"] is not None:
             axis.axhline(document["agreement"]["ceiling"], color="0.7", linewidth=0.8)
-        reduced = ", reduced" if document["size"]["reduced"] else ""
         axis.set(
-            title=TITLES[name] + reduced,
+            title=TITLES[name],
             xlabel="training, in full runs",
             xscale="log",
             ylim=(-0.1, 1),
         )
         axis.grid(alpha=0.2)
-    axes[0][0].set_ylabel("LDS")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("LDS")
     handles = [
         lines.Line2D([], [], color=colour, marker="o", markersize=4, linewidth=1, label=family)
         for family, colour in COLOURS.items()

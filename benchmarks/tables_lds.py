@@ -1,5 +1,6 @@
 """The table of `benchmarks.lds`."""
 
+from collections import Counter
 from typing import Any
 
 from benchmarks.lds_plot import TITLES
@@ -54,6 +55,9 @@ def _set(name: str, found: dict[str, Any]) -> str:
     size, agreement = found["size"], found["agreement"]
     reduced = " **Reduced size.**" if size["reduced"] else ""
     rows = sorted(found["rows"], key=lambda row: -row["lds"]["estimate"])
+    # most rows' machine; those of another are marked
+    devices = Counter(row["device"] for row in rows if "device" in row)
+    usual = devices.most_common(1)[0][0] if devices else None
     with_loo = any("loo" in row for row in rows)
     lines = [
         f"**{TITLES[name]}**: {size['train']:,} training examples, {size['queries']} queries, "
@@ -67,9 +71,10 @@ def _set(name: str, found: dict[str, Any]) -> str:
         f"|---|---|---|---|---|---|{'---|' if with_loo else ''}",
     ]
     for row in rows:
+        elsewhere = row.get("device", usual) != usual
         line = (
             f"| {_name(row, size['queries'])} | {_models(row)} | {row['training']:.3g} "
-            f"| {row['seconds']:.0f} | {_flops(row)} | {_interval(row['lds'])} |"
+            f"| {row['seconds']:.0f}{' ‡' * elsewhere} | {_flops(row)} | {_interval(row['lds'])} |"
         )
         if with_loo:
             loo = row.get("loo")

@@ -23,7 +23,7 @@ LossFn = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
 def build(workload: Workload) -> torch.nn.Module:
     """The twin of the workload's flax model."""
     if workload.model == "MLP":
-        return torch_models.MLP(workload.example_shape[0], workload.sizes["hidden"][0])
+        return torch_models.MLP(workload.example_shape[0], workload.sizes["hidden"])
     if workload.model == "SmallCNN":
         return torch_models.SmallCNN(**workload.sizes)
     if workload.model == "ResNet18":

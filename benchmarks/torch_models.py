@@ -3,6 +3,8 @@
 Submodules are named as in flax, so that one rule converts every parameter.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,17 +21,23 @@ _LEAVES = {
 
 
 class MLP(nn.Module):
-    """784-1024-1024-10 with ReLU."""
+    """Dense layers with ReLU between them; without hidden ones, a linear model."""
 
-    def __init__(self, inputs: int = 784, width: int = 1024, num_classes: int = 10):
+    def __init__(
+        self, inputs: int = 784, hidden: Sequence[int] = (1024, 1024), num_classes: int = 10
+    ):
         super().__init__()
-        self.Dense_0 = nn.Linear(inputs, width)
-        self.Dense_1 = nn.Linear(width, width)
-        self.linear = nn.Linear(width, num_classes)
+        widths = [inputs, *hidden]
+        self.hidden = [f"Dense_{layer}" for layer in range(len(hidden))]
+        for name, below, width in zip(self.hidden, widths, hidden, strict=False):
+            self.add_module(name, nn.Linear(below, width))
+        self.linear = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 784] -> [B, C]."""
-        return self.linear(F.relu(self.Dense_1(F.relu(self.Dense_0(x)))))
+        """[B, inputs] -> [B, C]."""
+        for name in self.hidden:
+            x = F.relu(getattr(self, name)(x))
+        return self.linear(x)
 
 
 class SmallCNN(nn.Module):
@@ -94,6 +102,52 @@ class ResNet18(nn.Module):
         for name in self.blocks:
             x = getattr(self, name)(x)
         return self.linear(x.mean(dim=(2, 3)))
+
+
+class ConvNormRelu(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU."""
+
+    def __init__(self, inputs: int, channels: int):
+        super().__init__()
+        self.Conv_0 = nn.Conv2d(inputs, channels, 3, 1, 1, bias=False)
+        self.BatchNorm_0 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, H, W] -> [B, channels, H, W]."""
+        return F.relu(self.BatchNorm_0(self.Conv_0(x)))
+
+
+class ResNet9(nn.Module):
+    """ResNet-9: four 3x3 stages with max-pools, residual pairs after the second and the fourth."""
+
+    def __init__(self, num_classes: int = 10, width: int = 64):
+        super().__init__()
+        inputs, number = width, 1
+        self._ConvNormRelu_0 = ConvNormRelu(3, width)
+        # name of the stage's convolution, of the first and the second of its residual pair
+        self.stages: list[list[str]] = []
+        for factor, residual in ((2, True), (4, False), (8, True)):
+            channels = factor * width
+            # flax names the outer one of the pair first
+            offsets = (0, 2, 1) if residual else (0,)
+            self.stages.append([f"_ConvNormRelu_{number + offset}" for offset in offsets])
+            for name in self.stages[-1]:
+                self.add_module(name, ConvNormRelu(inputs, channels))
+                inputs = channels
+            number += len(offsets)
+        self.linear = nn.Linear(inputs, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, C]."""
+        x = self._ConvNormRelu_0(x)
+        for name, *pair in self.stages:
+            x = F.max_pool2d(getattr(self, name)(x), 2)
+            if pair:
+                y = x
+                for each in pair:
+                    y = getattr(self, each)(y)
+                x = x + y
+        return 0.125 * self.linear(x.amax(dim=(2, 3)))
 
 
 class TransformerBlock(nn.Module):

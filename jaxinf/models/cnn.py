@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from jaxinf.models.pooling import max_pool
+
 
 class SmallCNN(nn.Module):
     """The CNN of the Mirrored Influence experiments: two 5x5 convolutions, two dense layers.
@@ -35,7 +37,7 @@ class SmallCNN(nn.Module):
         """Penultimate features float[B, 128]; `train` changes nothing."""
         for width in (32, 64):
             x = nn.relu(nn.Conv(width, (5, 5), padding="VALID")(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x)
         return nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from jaxinf.models.pooling import max_pool
 from jaxinf.models.winograd import convolve
 
 
@@ -57,7 +58,7 @@ class ResNet9(nn.Module):
         x = _ConvNormRelu(self.width)(x, train)
         for factor, residual in ((2, True), (4, False), (8, True)):
             channels = factor * self.width
-            x = nn.max_pool(_ConvNormRelu(channels)(x, train), (2, 2), strides=(2, 2))
+            x = max_pool(_ConvNormRelu(channels)(x, train))
             if residual:
                 x = x + _ConvNormRelu(channels)(_ConvNormRelu(channels)(x, train), train)
         return x.max(axis=(1, 2))

@@ -98,16 +98,27 @@ def test_agreement_of_independent_noise():
     assert found["ceiling"] == pytest.approx(np.sqrt(3 / 4), abs=0.03)
 
 
-def test_weights_for_torch_compute_the_same_logits(problem):
-    params, _ = train_models(problem, np.ones((2, 48), bool), jax.random.key(0), 1)
-    arrays = lds_peers.weights(params)
-    x = problem.queries["x"].reshape(5, -1)
-    for i in range(3):
-        x = x @ arrays[f"kernel_{i}"][1] + arrays[f"bias_{i}"][1]
-        x = np.maximum(x, 0) if i < 2 else x
-    one = jax.tree.map(lambda a: a[1], params)
-    expected = problem.module.apply({"params": one}, problem.queries["x"])
-    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", ["mnist_lr", "mnist_mlp", "cifar2_resnet9", "shakespeare"])
+def test_twins_in_torch_compute_the_same_outputs(name):
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_models
+
+    problem = make_problem(name, Size(32, 4, 2, 1, width=8, reduced=True), quick=True)
+    params, state = train_models(problem, np.ones((2, 32), bool), jax.random.key(0), 1)
+    second = {path: a[1] for path, a in lds_peers.weights(params, state).items()}
+    made = lds_peers.twin(problem)
+    network = getattr(torch_models, made["kind"])(**made["sizes"])
+    torch_models.load_flax(network, second)
+    x = torch.from_numpy(problem.queries["x"])
+    if made["kind"] == "MLP":
+        x = x.flatten(1)
+    elif made["kind"] == "ResNet9":
+        x = x.permute(0, 3, 1, 2)
+    with torch.no_grad():
+        found = network(x).numpy()
+    one = jax.tree.map(lambda a: a[1], {"params": params, **state})
+    expected = problem.module.apply(one, problem.queries["x"])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_measured_again_replace_what_was_there(tmp_path):
