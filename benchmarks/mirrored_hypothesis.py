@@ -81,12 +81,12 @@ def logistic_loss(params: Any, batch: Any) -> jax.Array:
 
 
 def convex(
-    name: str, size: int, rows: int, weight_decay: float, queries: int = 10
+    name: str, size: int, rows: int, weight_decay: float, sample_seed: int = 0, queries: int = 10
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
     """Leave-one-out and its mirror on one set; the figures, and the two [K, R]."""
     flat = lambda part: {"x": part["x"].reshape(len(part["y"]), -1).astype(float), "y": part["y"]}
     train, test = (flat(part) for part in load(name))
-    train = draw(train, size, seed=0)
+    train = draw(train, size, seed=sample_seed)
     params = {"w": jnp.zeros((train["x"].shape[1], 10)), "b": jnp.zeros(10)}
     fit = fit_convex(logistic_loss, params, train, l2=weight_decay)
     losses = np.asarray(logistic_loss(fit.params, test))
@@ -109,6 +109,7 @@ def convex(
     figures = {
         "set": name,
         "weight_decay": weight_decay,
+        "draw": sample_seed,
         "train": len(train["y"]),
         "left_out": len(sample),
         "query_losses": losses[hardest].tolist(),
@@ -198,6 +199,9 @@ def main() -> None:
     parser.add_argument("--sets", default="mnist,fashion_mnist", help=f"of {', '.join(SETS)}")
     parser.add_argument("--parts", default="convex,groups")
     parser.add_argument("--weight-decays", default=",".join(f"{d:g}" for d in WEIGHT_DECAYS))
+    parser.add_argument(
+        "--draws", type=int, default=1, help="of the training points, at the paper's weight decay"
+    )
     parser.add_argument("--rows", type=int, default=1000, help="training points left out, of 4,900")
     parser.add_argument("--train", type=int, default=4900, help="training points, convex part")
     parser.add_argument("--models", default="mlp,cnn", help="of the groups")
@@ -229,7 +233,7 @@ def main() -> None:
     results: dict[str, list[Any]] = {"convex": [], "groups": []}
     if arguments.resume and path.exists():
         results = json.loads(path.read_text())["results"]
-    done = {(r["set"], r["weight_decay"]) for r in results["convex"]}
+    done = {(r["set"], r["weight_decay"], r["draw"]) for r in results["convex"]}
     done |= {(r["set"], r["model"]) for r in results["groups"]}
     settings = {
         key: value
@@ -238,13 +242,15 @@ def main() -> None:
     }
     settings |= {"weight_decays": decays, "cores": cores(), "device": jax.devices()[0].device_kind}
     for name in sets:
-        for decay in decays if "convex" in arguments.parts else ():
-            if (name, decay) in done:
+        runs = [(decay, 0) for decay in decays]
+        runs += [(WEIGHT_DECAYS[0], sample) for sample in range(1, arguments.draws)]
+        for decay, sample in runs if "convex" in arguments.parts else ():
+            if (name, decay, sample) in done:
                 continue
             with float64():
-                row, pair = convex(name, arguments.train, arguments.rows, decay)
+                row, pair = convex(name, arguments.train, arguments.rows, decay, sample)
             results["convex"].append(row)
-            if arguments.plots:
+            if arguments.plots and not sample:
                 arguments.plots.mkdir(parents=True, exist_ok=True)
                 np.savez(_points(arguments.plots, name, decay), truth=pair[0], mirror=pair[1])
             low, high = min(row["spearman"]), max(row["spearman"])

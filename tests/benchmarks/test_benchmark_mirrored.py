@@ -80,7 +80,7 @@ def test_mirrored_benchmark_runs(tmp_path):
 
 
 def test_a_run_that_is_resumed_keeps_what_it_has(tmp_path):
-    kept = {"set": "digits", "weight_decay": 0.01, "spearman": [0.5, 0.6]}
+    kept = {"set": "digits", "weight_decay": 0.01, "draw": 0, "spearman": [0.5, 0.6]}
     groups = {"set": "digits", "model": "mlp", "kind": "swept", "spearman": 0.5}
     document = {"results": {"convex": [kept], "groups": [groups]}}
     (tmp_path / "mirrored_hypothesis.json").write_text(json.dumps(document))
@@ -94,6 +94,7 @@ def test_the_tables_say_what_was_found():
     convex = {
         "set": "mnist",
         "weight_decay": 0.01,
+        "draw": 0,
         "train": 4900,
         "left_out": 100,
         "pearson": [0.99, 0.98],
@@ -120,6 +121,11 @@ def test_the_tables_say_what_was_found():
     assert (
         "| 30 of 100, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
     )
+    assert "draws of the" not in page
+    other = convex | {"draw": 1, "pearson": [0.97, 0.995]}
+    page = mirrored_hypothesis_table({"results": {"convex": [convex, other], "groups": []}})
+    assert "2 draws of the training points (100, 100 left out), Pearson: 0.9800 to 0.9900; " in page
+    assert page.count("| MNIST |") == 1
     rates = {("loop", None): 2.0, ("compiled", None): 4.0, ("vmap", 8): 40.0}
     contenders = [
         {"contender": name, "median": rate} | ({} if width is None else {"at_once": width})
