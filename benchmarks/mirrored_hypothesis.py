@@ -105,6 +105,7 @@ def convex(
     mirrored = mirror.influences[:, sample]
     found = loo_correlation(mirrored, truth.influences)
     scale = [float(a @ b / (b @ b)) for a, b in zip(truth.influences, mirrored, strict=True)]
+    worst = int(found.pearson.argmin())
     whole = truth_seconds / len(sample) * len(train["y"])
     figures = {
         "set": name,
@@ -126,6 +127,11 @@ def convex(
             "mirror_all": mirror_seconds,
             "ratio_for_all": whole / mirror_seconds,
         },
+    }
+    # for the figure: the query where the two agree least
+    figures["worst_query"] = {
+        "mirror": mirrored[worst, :500].tolist(),
+        "truth": truth.influences[worst, :500].tolist(),
     }
     if weight_decay == WEIGHT_DECAYS[0]:
         figures["released_code"] = RELEASED.get(name)

@@ -5,6 +5,7 @@ repeat them, and the penalty makes the minimum unique even for no examples or a 
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,20 @@ class LogisticFit(NamedTuple):
     num_steps: Int[jax.Array, ""]
 
 
+class Neighbourhood(NamedTuple):
+    """What models share whose weights are those of one model but for a single example.
+
+    Attributes:
+        weights: float[N] of that model.
+        coefficients: float[d, C], it.
+        inverse: float[d, d], inverse of the bound on its Hessian.
+    """
+
+    weights: Float[jax.Array, " N"]
+    coefficients: Float[jax.Array, "d C"]
+    inverse: Float[jax.Array, "d d"]
+
+
 class _Search(NamedTuple):
     point: jax.Array
     previous: jax.Array
@@ -46,6 +61,7 @@ def fit_logistic(
     l2: float | jax.Array = 1.0,
     tolerance: float | jax.Array = 1e-3,
     max_steps: int = 1000,
+    near: Neighbourhood | None = None,
 ) -> LogisticFit:
     """Minimise Σᵢ weightsᵢ · cross_entropyᵢ + (l2 / 2)‖coefficients‖².
 
@@ -61,6 +77,8 @@ def fit_logistic(
         l2: penalty, positive; 1 / `C` of scikit-learn for three classes or more, 2 / `C` for two.
         tolerance: stop when `gradient_norm` is at most this.
         max_steps: stop at the latest after so many steps; `gradient_norm` then tells.
+        near: of `neighbourhood`, where no more than one example's weight is larger than there:
+            training starts from its model and inverts nothing. The minimum is the same.
 
     Returns:
         `LogisticFit`.
@@ -81,11 +99,12 @@ def fit_logistic(
     scale = jnp.maximum(jnp.sum(weights), 1)
     width = features.shape[1]
 
-    weighted = weights[:, None] * features
-    bound = jnp.matmul(weighted.T, features, precision=_EXACT) / 2 + l2 * jnp.eye(width)
-    factor = jax.scipy.linalg.cho_factor(bound.astype(features.dtype))
-    # an explicit inverse turns each step's solve into a matrix product, batched under vmap
-    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(width, dtype=features.dtype))
+    start = jnp.zeros((width, targets.shape[1]), features.dtype)
+    if near is None:
+        precondition = functools.partial(_times, _inverse_bound(features, weights, l2))
+    else:
+        start = near.coefficients
+        precondition = _with_one_more(features, weights, near)
 
     def gradient_at(point):
         logits = jnp.matmul(features, point, precision=_EXACT)
@@ -106,7 +125,7 @@ def fit_logistic(
         return ~converged & (search.step < max_steps)
 
     def advance(search):
-        arrived = search.point - jnp.matmul(inverse, search.gradient, precision=_EXACT)
+        arrived = search.point - precondition(search.gradient)
         travelled = arrived - search.previous
         # the way travelled points uphill: forget the momentum
         restart = jnp.sum(search.gradient * travelled) > 0
@@ -115,13 +134,90 @@ def fit_logistic(
         point = arrived + ((last - 1) / momentum).astype(arrived.dtype) * travelled
         return _Search(point, arrived, gradient_at(point), momentum, search.step + 1)
 
-    start = jnp.zeros((width, targets.shape[1]), features.dtype)
     one = jnp.ones((), features.dtype)
-    # without the product with zeros, for which XLA on a CPU gives NaN at some sizes (2000 x 785)
-    first = from_residuals(1 / targets.shape[1] - targets, start)
+    if near is None:
+        # no product with zeros, for which XLA on a CPU gives NaN at some sizes (2000 x 785)
+        first = from_residuals(1 / targets.shape[1] - targets, start)
+    else:
+        first = gradient_at(start)
     search = _Search(start, start, first, one, jnp.zeros((), jnp.int32))
     found = jax.lax.while_loop(unfinished, advance, search)
     return LogisticFit(found.point, norm(found.gradient), found.step)
+
+
+def neighbourhood(
+    features: Float[jax.Array, "N d"],
+    targets: Float[jax.Array, "N C"],
+    weights: Float[jax.Array, " N"],
+    *,
+    l2: float | jax.Array = 1.0,
+    tolerance: float | jax.Array = 1e-3,
+    max_steps: int = 1000,
+) -> Neighbourhood:
+    """Train one model, for `fit_logistic` to start from where an example comes or goes.
+
+    Args:
+        features: float[N, d].
+        targets: float[N, C].
+        weights: float[N].
+        l2: as of `fit_logistic`.
+        tolerance: likewise.
+        max_steps: likewise.
+
+    Returns:
+        `Neighbourhood`.
+
+    Example:
+        >>> x, y = jnp.array([[-1.0], [1.0], [2.0]]), jnp.array([[1.0, 0], [0, 1], [0, 1]])
+        >>> near = neighbourhood(x, y, jnp.array([1.0, 1.0, 0.0]), tolerance=1e-6)
+        >>> again, anew = (
+        ...     fit_logistic(x, y, jnp.ones(3), tolerance=1e-6, near=n) for n in (near, None)
+        ... )
+        >>> jnp.allclose(again.coefficients, anew.coefficients, atol=1e-4).item()
+        True
+    """
+    weights = weights.astype(features.dtype)
+    inverse = _inverse_bound(features, weights, l2)
+    start = jnp.zeros((features.shape[1], targets.shape[1]), features.dtype)
+    fit = fit_logistic(
+        features, targets, weights, l2=l2, tolerance=tolerance, max_steps=max_steps,
+        near=Neighbourhood(weights, start, inverse),
+    )  # fmt: skip
+    return Neighbourhood(weights, fit.coefficients, inverse)
+
+
+def _inverse_bound(features: jax.Array, weights: jax.Array, l2: float | jax.Array) -> jax.Array:
+    """Inverse of a matrix that no Hessian of the objective exceeds, whatever the coefficients."""
+    width = features.shape[1]
+    weighted = weights[:, None] * features
+    bound = jnp.matmul(weighted.T, features, precision=_EXACT) / 2 + l2 * jnp.eye(width)
+    factor = jax.scipy.linalg.cho_factor(bound.astype(features.dtype))
+    # an explicit inverse turns each step's solve into a matrix product, batched under vmap
+    return jax.scipy.linalg.cho_solve(factor, jnp.eye(width, dtype=features.dtype))
+
+
+def _times(inverse: jax.Array, gradient: jax.Array) -> jax.Array:
+    return jnp.matmul(inverse, gradient, precision=_EXACT)
+
+
+def _with_one_more(
+    features: jax.Array, weights: jax.Array, near: Neighbourhood
+) -> Callable[[jax.Array], jax.Array]:
+    """Multiply by the inverse of the bound with the one example whose weight grew.
+
+    By Sherman and Morrison's formula, so that all neighbours share one inverse. An example whose
+    weight shrank may stay in the bound.
+    """
+    grown = jnp.sqrt(jnp.maximum(weights - near.weights, 0))
+    example = jnp.matmul(grown, features, precision=_EXACT)
+    moved = _times(near.inverse, example)
+    moved_by = moved / jnp.sqrt(2 + jnp.sum(example * moved))
+
+    def precondition(gradient: jax.Array) -> jax.Array:
+        along = jnp.matmul(moved_by, gradient, precision=_EXACT)
+        return _times(near.inverse, gradient) - moved_by[:, None] * along[None, :]
+
+    return precondition
 
 
 def correctness(

@@ -17,7 +17,7 @@ from jaxinf.errors import InputError, check_count
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.inputs import Values, check_sets
-from jaxinf.valuation.utility import Utility, as_pytree, logistic_utility
+from jaxinf.valuation.utility import LogisticUtility, Utility, as_pytree, logistic_utility
 
 
 class SampledValues(NamedTuple):
@@ -65,9 +65,9 @@ def loo_values(
         train_labels: int[N] class labels.
         valid_features: number[M, ...].
         valid_labels: int[M].
-        utility: function of a mask float[N]; by default `logistic_utility` of the sets, trained
-            to a tolerance of 1e-5. With it given, the function can be jitted; without it, the
-            labels must be concrete.
+        utility: function of a mask float[N]; by default `logistic_utility` of the sets. Such a
+            one is trained to a tolerance of 1e-5 at most, each model from that of all examples.
+            With it given, the function can be jitted; without it, the labels must be concrete.
         batch_size: models trained at once.
 
     Returns:
@@ -85,12 +85,18 @@ def loo_values(
     """
     check_count(batch_size, "batch_size")
     sets = (train_features, train_labels, valid_features, valid_labels)
-    if utility is None:
-        # one example in N moves the model little: train on until that shows
-        utility = logistic_utility(*sets, tolerance=1e-5)
     utility, count = prepare_utility(utility, *sets)
-    values = marginal_contributions(utility, jnp.ones(count), batch_size=batch_size)
+    everything = jnp.ones(count)
+    if isinstance(utility, LogisticUtility):
+        # one model of N - 1 examples is near that of all of them
+        utility = _around(utility, everything)
+    values = marginal_contributions(utility, everything, batch_size=batch_size)
     return Values(check_defined(values))
+
+
+@jax.jit
+def _around(utility: LogisticUtility, mask: jax.Array) -> LogisticUtility:
+    return utility.around(mask)
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")

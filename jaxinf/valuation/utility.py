@@ -5,9 +5,9 @@ ones here are pytrees that carry their data, so compiled functions take them as 
 function of a mask that JAX can trace and vmap serves as well.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -19,7 +19,13 @@ from jaxinf.typing import AnyArray
 from jaxinf.valuation.batching import map_in_batches
 from jaxinf.valuation.distances import centre_together, squared_distances
 from jaxinf.valuation.inputs import LabelledSets, check_sets
-from jaxinf.valuation.logistic import correctness, fit_logistic, standardised_designs
+from jaxinf.valuation.logistic import (
+    Neighbourhood,
+    correctness,
+    fit_logistic,
+    neighbourhood,
+    standardised_designs,
+)
 
 Utility: TypeAlias = Callable[[Float[jax.Array, " N"]], Float[jax.Array, ""]]
 """`utility(mask) -> float`: the worth of the training examples where `mask` is 1."""
@@ -93,10 +99,11 @@ def as_pytree(utility: Utility, count: int) -> Utility:
         "valid_targets",
         "l2",
         "tolerance",
+        "near",
     ),
     meta_fields=("metric", "max_steps"),
 )
-@dataclass(frozen=True, eq=False)  # hashed by identity, so that jit takes it
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that jit takes it
 class LogisticUtility:
     """Validation performance of a logistic regression; made by `logistic_utility`."""
 
@@ -108,16 +115,12 @@ class LogisticUtility:
     tolerance: float
     metric: Metric
     max_steps: int
+    near: Neighbourhood | None = None
 
     def __call__(self, mask: Float[jax.Array, " N"]) -> Float[jax.Array, ""]:
         """Train on the examples where `mask` is 1 (or by weight) and score on validation."""
         fit = fit_logistic(
-            self.train_design,
-            self.train_targets,
-            mask,
-            l2=self.l2,
-            tolerance=self.tolerance,
-            max_steps=self.max_steps,
+            self.train_design, self.train_targets, mask, near=self.near, **self._training()
         )
         logits = jnp.matmul(
             self.valid_design, fit.coefficients, precision=jax.lax.Precision.HIGHEST
@@ -125,6 +128,19 @@ class LogisticUtility:
         if self.metric == "accuracy":
             return jnp.mean(correctness(logits, self.valid_targets))
         return jnp.mean(jnp.sum(jax.nn.log_softmax(logits) * self.valid_targets, axis=-1))
+
+    def around(self, mask: Float[jax.Array, " N"]) -> "LogisticUtility":
+        """The same utility for subsets that have at most one example more than `mask`.
+
+        Their models start from that of `mask`, so they must be trained until a single example
+        shows: to a tolerance of 1e-5 at most.
+        """
+        close = dataclasses.replace(self, tolerance=jnp.minimum(self.tolerance, 1e-5), near=None)
+        near = neighbourhood(self.train_design, self.train_targets, mask, **close._training())
+        return dataclasses.replace(close, near=near)
+
+    def _training(self) -> dict[str, Any]:
+        return {"l2": self.l2, "tolerance": self.tolerance, "max_steps": self.max_steps}
 
 
 def logistic_utility(
@@ -213,7 +229,7 @@ def one_hot_labels(
     data_fields=("order", "votes"),
     meta_fields=("num_neighbours",),
 )
-@dataclass(frozen=True, eq=False)  # hashed by identity, so that jit takes it
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that jit takes it
 class KNNUtility:
     """Share of right votes among the nearest neighbours; made by `knn_utility`."""
 

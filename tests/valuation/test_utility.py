@@ -10,7 +10,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from jaxinf.errors import InputError
-from jaxinf.valuation.logistic import correctness, fit_logistic, standardised_designs
+from jaxinf.valuation.logistic import (
+    correctness,
+    fit_logistic,
+    neighbourhood,
+    standardised_designs,
+)
+from jaxinf.valuation.semivalues import marginal_contributions
 from jaxinf.valuation.utility import evaluate, knn_utility, logistic_utility
 
 
@@ -72,6 +78,42 @@ def test_separable_badly_scaled_and_tiny_subsets_converge(l2):
     )(masks)
     assert np.isfinite(fit.coefficients).all()
     assert fit.gradient_norm.max() <= 1e-4
+
+
+@pytest.mark.parametrize("width", [3, 50])
+def test_a_fit_near_another_has_the_same_minimum_after_fewer_steps(x64, width):
+    """One example comes, goes, or none; with more columns than examples the bound needs it most."""
+    x, y, *_ = make_sets(d=width, dtype=np.float64)
+    x[7] *= 30  # far outside of what the bound without it allows
+    targets = jax.nn.one_hot(y, 3, dtype=float)
+    there = np.ones(40)
+    there[7] = 0
+    options = {"l2": 0.1, "tolerance": 1e-9, "max_steps": 5000}
+    near = neighbourhood(x, targets, there, **options)
+    steps = []
+    for row, weight in ((7, 1.0), (3, 0.0), (7, 0.0)):
+        weights = there.copy()
+        weights[row] = weight
+        anew = fit_logistic(x, targets, weights, **options)
+        found = fit_logistic(x, targets, weights, near=near, **options)
+        assert float(found.gradient_norm) <= 1e-9
+        np.testing.assert_allclose(found.coefficients, anew.coefficients, atol=1e-5)
+        steps.append((int(found.num_steps), int(anew.num_steps)))
+    assert steps[1][0] < steps[1][1]
+    assert steps[2][0] == 0
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_likelihood"])
+def test_contributions_near_a_subset_are_those_of_two_fits(x64, metric):
+    sets = make_sets(dtype=np.float64)
+    utility = logistic_utility(*sets, metric=metric, tolerance=1e-9)
+    mask = (np.arange(40) % 3 > 0).astype(float)
+    near = utility.around(jnp.asarray(mask))
+    found = marginal_contributions(near, jnp.asarray(mask), batch_size=16)
+    toggled = np.abs(mask - np.eye(40))
+    expected = np.where(mask > 0, 1, -1) * (utility(mask) - evaluate(utility, toggled))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert np.abs(expected).max() > 1e-3
 
 
 def test_zero_weights_leave_examples_out_and_counts_repeat_them():
