@@ -16,7 +16,7 @@ from jaxinf.valuation.semivalues import (
     prepare_utility,
     summarise,
 )
-from jaxinf.valuation.utility import Utility
+from jaxinf.valuation.utility import LogisticUtility, Utility
 
 
 def data_shapley(
@@ -202,5 +202,10 @@ def _draw_subsets(
 def _toggle_each(
     utility: Utility, masks: Float[jax.Array, "D N"], *, batch_size: int
 ) -> tuple[Float[jax.Array, " N"], Float[jax.Array, " N"]]:
-    toggle = functools.partial(marginal_contributions, utility, batch_size=batch_size)
+    def toggle(mask: jax.Array) -> jax.Array:
+        close = (
+            utility.around(mask, warm=False) if isinstance(utility, LogisticUtility) else utility
+        )
+        return marginal_contributions(close, mask, batch_size=batch_size)
+
     return summarise(jax.lax.map(toggle, masks))

@@ -129,14 +129,16 @@ class LogisticUtility:
             return jnp.mean(correctness(logits, self.valid_targets))
         return jnp.mean(jnp.sum(jax.nn.log_softmax(logits) * self.valid_targets, axis=-1))
 
-    def around(self, mask: Float[jax.Array, " N"]) -> "LogisticUtility":
+    def around(self, mask: Float[jax.Array, " N"], *, warm: bool = True) -> "LogisticUtility":
         """The same utility for subsets that have at most one example more than `mask`.
 
-        Their models start from that of `mask`, so they must be trained until a single example
-        shows: to a tolerance of 1e-5 at most.
+        Their models share one inverse. With `warm` they start from that of `mask`, and are
+        trained until a single example shows: to a tolerance of 1e-5 at most.
         """
-        close = dataclasses.replace(self, tolerance=jnp.minimum(self.tolerance, 1e-5), near=None)
-        near = neighbourhood(self.train_design, self.train_targets, mask, **close._training())
+        tolerance = jnp.minimum(self.tolerance, 1e-5) if warm else self.tolerance
+        close = dataclasses.replace(self, tolerance=tolerance, near=None)
+        options = close._training() | ({} if warm else {"max_steps": 0})
+        near = neighbourhood(self.train_design, self.train_targets, mask, **options)
         return dataclasses.replace(close, near=near)
 
     def _training(self) -> dict[str, Any]:

@@ -103,12 +103,13 @@ def test_a_fit_near_another_has_the_same_minimum_after_fewer_steps(x64, width):
     assert steps[2][0] == 0
 
 
+@pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("metric", ["accuracy", "log_likelihood"])
-def test_contributions_near_a_subset_are_those_of_two_fits(x64, metric):
+def test_contributions_near_a_subset_are_those_of_two_fits(x64, metric, warm):
     sets = make_sets(dtype=np.float64)
     utility = logistic_utility(*sets, metric=metric, tolerance=1e-9)
     mask = (np.arange(40) % 3 > 0).astype(float)
-    near = utility.around(jnp.asarray(mask))
+    near = utility.around(jnp.asarray(mask), warm=warm)
     found = marginal_contributions(near, jnp.asarray(mask), batch_size=16)
     toggled = np.abs(mask - np.eye(40))
     expected = np.where(mask > 0, 1, -1) * (utility(mask) - evaluate(utility, toggled))
