@@ -52,7 +52,7 @@ def plot(path: Path, results: dict[str, Any]) -> None:
             axis.axis("off")
         for axis, (title, (mirror, truth)) in zip(row, shown.items(), strict=False):
             axis.scatter(mirror, truth, s=10, alpha=0.6, linewidths=0, color="#0072b2")
-            axis.set_title(title, fontsize=9)
+            axis.set_title(title, fontsize=8)
             axis.ticklabel_format(scilimits=(-2, 3))
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.2)

@@ -42,8 +42,9 @@ def mirrored_hypothesis_table(document: dict[str, Any]) -> str:
         "wrong labels is taken out of both. *Ceiling*: Spearman of the truth of every other seed "
         "with the rest.",
         "",
-        "| set | model | groups | seeds | Pearson | Spearman | given the share | ceiling |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | model | groups | seeds | Pearson | Spearman | given the share | ceiling "
+        "| released code: Pearson, Spearman |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["groups"]:
         low, high = row["spearman_interval"]
@@ -55,7 +56,7 @@ def mirrored_hypothesis_table(document: dict[str, Any]) -> str:
             f"| {len(row['wrong_share'])} of {row['group_size']}, {KINDS[row['kind']]} "
             f"| {row['seeds']} "
             f"| {row['pearson']:.3f} | {row['spearman']:.3f} ({low:.3f} to {high:.3f}) "
-            f"| {given} | {ceiling} |"
+            f"| {given} | {ceiling} | {_released(row)} |"
         )
     return "\n".join(lines)
 
@@ -107,6 +108,14 @@ def retraining_table(document: dict[str, Any]) -> str:
             f"examples): **{cost['ratio']:.0f} times** as long.",
         ]
     return "\n".join(lines)
+
+
+def _released(row: dict[str, Any]) -> str:
+    """What the released code found on the CNN where the share is swept."""
+    found = row.get("released_code")
+    if row["kind"] != "swept" or not found:
+        return ""
+    return f"{found['pearson']:.4f}, {found['spearman']:.4f}"
 
 
 def _span(values: list[float], digits: int = 3) -> str:

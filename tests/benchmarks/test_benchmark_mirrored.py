@@ -115,12 +115,18 @@ def test_the_tables_say_what_was_found():
         "spearman_interval": [-0.1, 0.6],
         "wrong_share": [0.5] * 30,
         "halves": 0.75,
+        "released_code": {"pearson": 0.9864, "spearman": 0.9915},
     }
     page = mirrored_hypothesis_table({"results": {"convex": [convex], "groups": [groups]}})
     assert "| 0.9800 to 0.9900 | 0.700 to 0.900 | 0.9966 to 0.9986, 0.855 to 0.941 |" in page
     assert (
         "| 30 of 100, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
     )
+    assert "0.9864" not in page  # its groups are swept
+    swept = mirrored_hypothesis_table(
+        {"results": {"convex": [convex], "groups": [groups | {"kind": "swept"}]}}
+    )
+    assert "| 0.750 | 0.9864, 0.9915 |" in swept
     assert "draws of the" not in page
     other = convex | {"draw": 1, "pearson": [0.97, 0.995]}
     page = mirrored_hypothesis_table({"results": {"convex": [convex, other], "groups": []}})
