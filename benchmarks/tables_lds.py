@@ -84,9 +84,9 @@ def _set(name: str, found: dict[str, Any]) -> str:
         f"{row['method']} ({row['models']}) {row['lds']['estimate']:.3g}"
         for row in found["published"]
     )
-    return "\n".join(
-        [*lines, "", f"dattri's own charts (models), of its own training recipes: {charts}."]
-    )
+    if charts:
+        lines += ["", f"dattri's own charts (models), of its own training recipes: {charts}."]
+    return "\n".join(lines)
 
 
 def _seeds(size: dict[str, Any]) -> str:
