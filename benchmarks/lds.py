@@ -183,9 +183,9 @@ def run_set(
         run_dattri(arguments.dattri, bank, of_truth, arguments.quick, with_theirs)
 
 
-def title(problem: Problem) -> str:
+def title(problem: Problem, quick: bool) -> str:
     """Under which its figures are kept: a set has its own at a reduced size."""
-    return problem.name + "_reduced" * problem.size.reduced
+    return problem.name + "_reduced" * (problem.size.reduced and not quick)
 
 
 def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -256,7 +256,9 @@ def main() -> None:
         problem = make_problem(name, size, arguments.part, arguments.quick)
         problem = problem._replace(at_once=arguments.at_once)
 
-        def save(found: dict[str, Any], name: str = title(problem)) -> None:
+        key = title(problem, arguments.quick)
+
+        def save(found: dict[str, Any], name: str = key) -> None:
             sets = merged(arguments.output, name, found | {"settings": settings})
             write_result(arguments.output, settings, {"sets": sets})
 
