@@ -1,4 +1,4 @@
-"""Max-pooling by a reduction against flax's windowed maximum, forwards and backwards."""
+"""Max-pooling against flax's windowed maximum, forwards and backwards."""
 
 import flax.linen as nn
 import jax
