@@ -88,24 +88,29 @@ def _first_call(name: str, worker: Worker, steps: dict[str, int]) -> dict[str, A
     """Compile; where steps are counted, find the least number that serves, to a tenth."""
     if name in PIPELINES:
         return worker.ask(steps=0, check=False)
-    reply = worker.ask(steps=steps.setdefault(name, 10), check=True)
-    if name not in COUNTED or reply["marginal_error"] <= THRESHOLD:
-        return reply
-    too_few = steps[name]
-    while not reply["marginal_error"] <= THRESHOLD:
-        too_few, steps[name] = steps[name], 2 * steps[name]
-        if steps[name] > 5000:
+    if name not in COUNTED:
+        return worker.ask(steps=0, check=True)
+    replies: dict[int, dict[str, Any]] = {}
+
+    def serves(count: int) -> bool:
+        replies[count] = worker.ask(steps=count, check=True)
+        return replies[count]["marginal_error"] <= THRESHOLD
+
+    # what the size before needed may be more than this one does, or less
+    too_few, enough = 0, steps.get(name, 10)
+    while not serves(enough):
+        too_few, enough = enough, 2 * enough
+        if enough > 5000:
             raise RuntimeError(f"{name} does not reach a marginal error of {THRESHOLD}")
-        reply = worker.ask(steps=steps[name], check=True)
     # to a tenth: less than what their timings vary by
-    while steps[name] - too_few > max(5, steps[name] // 10):
-        middle = (too_few + steps[name]) // 2
-        tried = worker.ask(steps=middle, check=True)
-        if tried["marginal_error"] <= THRESHOLD:
-            steps[name], reply = middle, tried
+    while enough - too_few > max(5, enough // 10):
+        middle = (too_few + enough) // 2
+        if serves(middle):
+            enough = middle
         else:
             too_few = middle
-    return reply
+    steps[name] = enough
+    return replies[enough]
 
 
 def main() -> None:

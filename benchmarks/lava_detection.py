@@ -8,7 +8,7 @@ A fifth of the training examples (a tenth for triggers) is corrupted and the tru
 validation set. Reported: area under the ROC curve of minus the values, the share of bad examples
 among the lowest values at the true count, and F1 after cutting the values in two by k-means (the
 protocol of opendataval). Methods that train hundreds of models are run for as many seeds as
-`--models` says.
+`--models` says; those that sample subsets also with `--times` as many of them.
 """
 
 import argparse
@@ -43,15 +43,24 @@ LAVA: dict[str, dict[str, Any]] = {
 
 
 PEERS = ("opendataval lava", "opendataval knn-shapley")
-TRAIN_MODELS = ("data-oob", "leave-one-out", "data banzhaf", "data shapley", "beta shapley")
+# methods that sample subsets, and how many: 200 models; 2 orders of up to N models; 2 (N + 1)
+SAMPLED: dict[str, tuple[Callable[..., Any], str, int]] = {
+    "data banzhaf": (valuation.data_banzhaf, "num_subsets", 200),
+    "data shapley": (valuation.data_shapley, "num_permutations", 2),
+    "beta shapley": (valuation.beta_shapley, "num_subsets", 2),
+}
+TRAIN_MODELS = ("data-oob", "leave-one-out", *SAMPLED)
 
 
 def _keyed(method: Callable[..., Any], seed: int, **options: Any) -> Callable[..., Any]:
     return functools.partial(method, key=jax.random.key(seed), **options)
 
 
-def methods(seed: int) -> dict[str, Callable[..., Any]]:
-    """All methods, by name, with what randomness they have drawn from the seed."""
+def methods(seed: int, times: int = 1) -> dict[str, Callable[..., Any]]:
+    """All methods, by name, with what randomness they have drawn from the seed.
+
+    With `times`, those that sample subsets are there with so many times their number as well.
+    """
     found: dict[str, Callable[..., Any]] = {
         name: functools.partial(valuation.lava, num_checks=0, **options)
         for name, options in LAVA.items()
@@ -64,10 +73,14 @@ def methods(seed: int) -> dict[str, Callable[..., Any]]:
         "knn-shapley": valuation.knn_shapley,
         "data-oob": _keyed(valuation.data_oob, seed, num_models=50),
         "leave-one-out": valuation.loo_values,
-        "data banzhaf": _keyed(valuation.data_banzhaf, seed, num_subsets=200),
-        "data shapley": _keyed(valuation.data_shapley, seed, num_permutations=2),
-        "beta shapley": _keyed(valuation.beta_shapley, seed, num_subsets=2),
         "random": lambda x, *_: valuation.Values(jax.random.uniform(jax.random.key(seed), len(x))),
+        **{
+            name + f", {factor} times" * (factor > 1): _keyed(
+                method, seed, **{size: count * factor}
+            )
+            for factor in sorted({1, times})
+            for name, (method, size, count) in SAMPLED.items()
+        },
     }
 
 
@@ -115,6 +128,7 @@ def run(
     seeds: int,
     models: int,
     others: dict[str, Callable[..., Any]],
+    times: int = 1,
 ) -> list[dict[str, Any]]:
     """All wanted methods on one set under one corruption."""
     benchmark = benchmarks()[name]
@@ -122,8 +136,8 @@ def run(
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
         sets = spoil(benchmark, corruption, seed)
-        for method, value in (methods(seed) | others).items():
-            if method not in wanted or (method in TRAIN_MODELS and seed >= models):
+        for method, value in (methods(seed, times) | others).items():
+            if method not in wanted or (_trains(method) and seed >= models):
                 continue
             began = time.perf_counter()
             values = np.asarray(value(sets.x, sets.y, sets.xv, sets.yv).values)
@@ -155,13 +169,18 @@ def main() -> None:
     parser.add_argument("--missing", action="store_true", help="leave what the file has")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--models", type=int, default=0, help="seeds for methods that train models")
+    parser.add_argument("--times", type=int, default=1, help="as many subsets, in further rows")
     parser.add_argument("--quick", action="store_true", help="digits, two seeds, no model-based")
     parser.add_argument("--opendataval", default=None, help="interpreter that has opendataval")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_detection.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", valuation.ValuationWarning)
     sets = arguments.sets.split(",") if arguments.sets else names if DATA.is_dir() else ["digits"]
-    wanted = arguments.methods.split(";") if arguments.methods else [*methods(0), *PEERS]
+    wanted = (
+        arguments.methods.split(";")
+        if arguments.methods
+        else [*methods(0, arguments.times), *PEERS]
+    )
     seeds = arguments.seeds
     if arguments.quick:
         sets, seeds = ["digits"], 2
@@ -178,16 +197,23 @@ def main() -> None:
                 # what is measured again replaces what was; the rest of the file stays
                 kept = {_name(row): row for row in read_results(arguments.output)}
                 trained = arguments.models > 0
-                able = [m for m in methods(0) | others if trained or m not in TRAIN_MODELS]
+                known = methods(0, arguments.times) | others
+                able = [m for m in known if trained or not _trains(m)]
                 chosen = [m for m in able if m in wanted]
                 if arguments.missing:
                     chosen = [m for m in chosen if (name, corruption, m) not in kept]
                 if not chosen:
                     continue
-                found = run(name, corruption, chosen, seeds, arguments.models, others)
+                found = run(
+                    name, corruption, chosen, seeds, arguments.models, others, arguments.times
+                )
                 kept = {_name(row): row for row in read_results(arguments.output)}
                 kept |= {_name(row): row for row in found}
                 write_result(arguments.output, {"cores": cores()}, list(kept.values()))
+
+
+def _trains(method: str) -> bool:
+    return method.startswith(TRAIN_MODELS)
 
 
 def _name(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,13 +1,14 @@
 """Is the memory of the streamed route linear in n + m? Peak resident memory of whole `lava` runs.
 
-    python -m benchmarks.lava_memory [--sizes 50000,100000,200000] [--solvers annealed] [--quick]
+    python -m benchmarks.lava_memory [--sizes 50000,200000] [--valid 2000] [--solvers annealed]
 
 Clustered features, a fifth of the labels wrong; each run is a process of its own. The cost of the
-largest, held in memory with its exponential, would take 3.2 GB on its own. Rows of the output that
-another run on as many cores has measured are kept.
+largest, held in memory with its exponential, would take 3.2 GB on its own. Rows of the output of
+other sizes, measured on as many cores, are kept.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -26,7 +27,7 @@ from benchmarks.common import (
     write_result,
 )
 
-VALID, WIDTH, CLASSES = 2000, 64, 10
+WIDTH, CLASSES = 64, 10
 
 
 def labelled(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,9 +49,9 @@ def work(config: dict[str, Any]) -> None:
     from jaxinf.evaluation import detection_auc
     from jaxinf.valuation import lava
 
-    def answer(rows: int, solver: str) -> dict[str, Any]:
+    def answer(rows: int, valid: int, solver: str) -> dict[str, Any]:
         x, y = labelled(rows, seed=1)
-        xv, yv = labelled(VALID, seed=2)
+        xv, yv = labelled(valid, seed=2)
         is_bad = np.arange(rows) < rows // 5
         y[is_bad] = (y[is_bad] + 1) % CLASSES
         began = time.perf_counter()
@@ -69,26 +70,33 @@ def work(config: dict[str, Any]) -> None:
 def main() -> None:
     """Run what the command line asks for and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", default="50000,100000,200000")
+    parser.add_argument("--sizes", default="50000,100000,200000", help="training examples")
+    parser.add_argument("--valid", default="2000", help="validation examples, each with each size")
     parser.add_argument("--solvers", default="annealed,balanced")
     parser.add_argument("--quick", action="store_true", help="2,000 and 4,000 rows")
     parser.add_argument("--output", type=Path, default=RESULTS / "lava_memory.json")
     arguments = parser.parse_args()
     sizes = "2000,4000" if arguments.quick else arguments.sizes
-    settings = {"valid": VALID, "width": WIDTH, "classes": CLASSES, "cores": cores()}
-    settings |= {"quick": arguments.quick}
-    solvers = arguments.solvers.split(",")
+    settings = {"width": WIDTH, "classes": CLASSES, "cores": cores(), "quick": arguments.quick}
     alike = read_settings(arguments.output) == settings
-    results = read_results(arguments.output) if alike else []
-    results = [row for row in results if row["solver"] not in solvers]
-    for solver in solvers:
-        for rows in map(int, sizes.split(",")):
-            with Worker("benchmarks.lava_memory", {"cores": cores()}) as worker:
-                reply = worker.ask(rows=rows, solver=solver)
-            results.append({"rows": rows, "solver": solver} | reply)
-            peak = reply["peak_bytes"] / 2**20
-            print(f"{rows} rows, {solver}: {peak:.0f} MiB, {reply['seconds']:.1f} s", flush=True)
-            write_result(arguments.output, settings, results)
+    results = {_key(row): row for row in read_results(arguments.output)} if alike else {}
+    runs = itertools.product(
+        arguments.solvers.split(","),
+        map(int, sizes.split(",")),
+        map(int, arguments.valid.split(",")),
+    )
+    for solver, rows, valid in runs:
+        asked = {"rows": rows, "valid": valid, "solver": solver}
+        with Worker("benchmarks.lava_memory", {"cores": cores()}) as worker:
+            reply = asked | worker.ask(**asked)
+        results[_key(reply)] = reply
+        peak = reply["peak_bytes"] / 2**20
+        print(f"{rows} x {valid}, {solver}: {peak:.0f} MiB, {reply['seconds']:.1f} s", flush=True)
+        write_result(arguments.output, settings, [results[key] for key in sorted(results)])
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["solver"], row["valid"], row["rows"]
 
 
 if __name__ == "__main__":

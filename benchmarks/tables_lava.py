@@ -92,17 +92,18 @@ def lava_memory_table(document: dict[str, Any]) -> str:
     """Peak memory and seconds per number of rows."""
     settings = document["settings"]
     lines = [
-        f"m = {settings['valid']:,}, d = {settings['width']}, C = {settings['classes']}, "
-        f'{settings["cores"]} cores, `route="streamed"`, the cost alone as float32 beside it.',
+        f"d = {settings['width']}, C = {settings['classes']}, {settings['cores']} cores, "
+        '`route="streamed"`, the cost alone as float32 beside it.',
         "",
-        "| solver | n | peak memory, MiB | the cost, MiB | seconds | iterations | converged "
+        "| solver | n | m | peak memory, MiB | the cost, MiB | seconds | iterations | converged "
         "| AUROC of wrong labels |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in document["results"]:
-        cost = row["rows"] * settings["valid"] * 4 / 2**20
+        cost = row["rows"] * row["valid"] * 4 / 2**20
         lines.append(
-            f"| {row['solver']} | {row['rows']:,} | {row['peak_bytes'] / 2**20:.0f} | {cost:.0f} "
+            f"| {row['solver']} | {row['rows']:,} | {row['valid']:,} "
+            f"| {row['peak_bytes'] / 2**20:.0f} | {cost:.0f} "
             f"| {row['seconds']:.1f} | {row['iterations']} | {'yes' if row['converged'] else 'no'} "
             f"| {row['auroc']:.3f} |"
         )

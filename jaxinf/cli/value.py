@@ -69,12 +69,27 @@ def value(
             show_default="0.01; sava 0.05",
         ),
     ] = None,
+    label_epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="The same in the distances between classes (lava, nearest, sava).",
+            show_default="0.05",
+        ),
+    ] = None,
     label_weight: Annotated[
         float | None,
         typer.Option(
             help="Weight of the distance between classes beside that between features (lava, "
             "nearest, sava).",
             show_default="1.0",
+        ),
+    ] = None,
+    checks: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows, spread from the best to the worst, on which the certificate really moves "
+            "mass and solves again (lava).",
+            show_default="3",
         ),
     ] = None,
     truth: Annotated[
@@ -119,7 +134,15 @@ def value(
     )
 
     check_share(keep)
-    asked = {"solver": solver, "epsilon": epsilon, "label_weight": label_weight}
+    if checks is None and method is Valuer.LAVA:
+        checks = 3
+    asked = {
+        "solver": solver,
+        "epsilon": epsilon,
+        "label_epsilon": label_epsilon,
+        "label_weight": label_weight,
+        "num_checks": checks,
+    }
     options = {name: chosen for name, chosen in asked.items() if chosen is not None}
     wanted = Wanted(label, tuple(feature or ()), tuple(drop or ()), truth, size, train_labels)
     with steps(4 if report else 3, enabled=progress) as begin:

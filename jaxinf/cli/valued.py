@@ -21,9 +21,11 @@ _MEANING = {
     "distance": "distance between the two sets, in the units of the cost",
     "num_iterations": "iterations of the solver",
     "marginal_error": "how far the plan's sums miss the masses that were given (0: not at all)",
-    "finite_difference_error": "how far values miss the change of the distance when mass is truly "
-    "moved, as a share of their range",
-    "dual_gap": "what a better dual could still add to the distance, as a share of it",
+    "label_error": "the same of the distances between classes, the worst of them",
+    "finite_difference_error": "how far values miss the change of this distance when mass is truly "
+    "moved and the problem solved again by the same solver, as a share of their range",
+    "dual_gap": "what the plan costs beside the dual value, as a share of it (it misses its masses "
+    "by the marginal error, so this bounds nothing)",
     "epsilon": "strength of the entropic term, in the units of the cost",
     "contrast": "share of the mean cost that was taken off the distance",
     "squared_mmd": "discrepancy between the two sets (0: none)",

@@ -15,10 +15,12 @@ class Certificate(NamedTuple):
 
     Attributes:
         marginal_error: float, Σ_j |column sum of the plan − its target|, of a total mass of 1.
-        dual_gap: float, |cost of the plan − dual value| / |dual value|.
+        dual_gap: float, |cost of the plan − dual value| / |dual value|. The plan misses its masses
+            by the marginal error, so that this is a check and no bound.
         finite_difference_error: float, the largest |change of the distance when mass is really
             moved onto an example − its calibrated gradient| among `checked`, over the range of
-            the calibrated gradients; NaN where nothing was checked.
+            the calibrated gradients; NaN where nothing was checked. The distance is the solver's
+            own each time: of a soft solver, what its soft potentials add up to.
         checked: int[k], the examples on which mass was moved.
     """
 

@@ -1,19 +1,22 @@
 """The class-wise Wasserstein distance between two labelled sets, differentiable."""
 
 import functools
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.dual import differentiable_potentials, dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
-from jaxinf.valuation.label_distances import label_distances
+from jaxinf.valuation.label_distances import costs_and_errors, unsolved
 from jaxinf.valuation.pose import check_label_epsilon, check_resolution, strength_of
-from jaxinf.valuation.sides import read_sides
+from jaxinf.valuation.sides import ValuationWarning, read_sides
 from jaxinf.valuation.transport import Problem
 
 
@@ -68,6 +71,10 @@ def class_wise_distance(
     Raises:
         InputError: see `lava`.
 
+    Warns:
+        ValuationWarning: the transport or a label distance was given up far from its solution.
+            Not looked at under a trace.
+
     Example:
         >>> import numpy as np
         >>> near, far = np.zeros((2, 1), np.float32), np.full((2, 1), 3.0, np.float32)
@@ -84,7 +91,7 @@ def class_wise_distance(
     check_label_epsilon(label_epsilon, train.features.dtype)
     arrays = [(side.features, jnp.asarray(side.labels), side.weights) for side in (train, valid)]
     blocks = (*train.blocks, *valid.blocks) if label_weight != 0 else None
-    value, strength, mean = _distance(
+    value, strength, mean, error, label_error = _distance(
         *arrays,
         blocks,
         (feature_weight, label_weight, epsilon, label_epsilon, threshold, max_iterations),
@@ -94,7 +101,22 @@ def class_wise_distance(
         tau=tau,
     )
     check_resolution(strength, mean, train.features.dtype)
+    _warn_if_unsolved(error, label_error, threshold)
     return value
+
+
+def _warn_if_unsolved(error: jax.Array, label_error: jax.Array, threshold: float) -> None:
+    if isinstance(error, Tracer) or isinstance(label_error, Tracer):
+        return
+    if not float(error) <= 10 * threshold:
+        warnings.warn(
+            f"the transport stopped early, at a marginal error of {float(error):.2g} (threshold "
+            f"{threshold:.2g}): raise epsilon or max_iterations",
+            ValuationWarning,
+            stacklevel=4,
+        )
+    if said := unsolved(np.asarray(label_error)):
+        warnings.warn(said, ValuationWarning, stacklevel=4)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "relative_epsilon", "p", "tau"))
@@ -108,13 +130,13 @@ def _distance(
     relative_epsilon: bool,
     p: float,
     tau: float,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, ...]:
     (x, x_labels, a), (y, y_labels, b) = train, valid
     feature_weight, label_weight, epsilon, label_epsilon, threshold, max_iterations = numbers
-    between = jnp.zeros(shape, x.dtype)
+    between, label_error = jnp.zeros(shape, x.dtype), jnp.zeros((1, 1), x.dtype)
     if blocks is not None:
         x_rows, x_weights, y_rows, y_weights = blocks
-        between = label_distances(
+        found = costs_and_errors(
             x,
             x_rows,
             x_weights,
@@ -125,6 +147,7 @@ def _distance(
             p=p,
             differentiable=True,
         )
+        between, label_error = found[..., 0], found[..., 1]
     geometry = ClassWiseGeometry(
         x,
         y,
@@ -140,4 +163,5 @@ def _distance(
     f, g, columns = differentiable_potentials(
         geometry, problem, threshold=threshold, max_iterations=max_iterations
     )
-    return dual_value(problem, f, g, columns), strength, mean
+    error = jax.lax.stop_gradient(problem.error(g, columns))
+    return dual_value(problem, f, g, columns), strength, mean, error, label_error

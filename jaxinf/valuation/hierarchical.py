@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int
 from ott.geometry.geometry import Geometry
 
@@ -17,6 +18,7 @@ from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
 from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.geometry import ClassWiseGeometry
+from jaxinf.valuation.label_distances import FAR
 from jaxinf.valuation.pose import between_classes, cost_between
 from jaxinf.valuation.sides import read_sides, warn_of_classes
 from jaxinf.valuation.transport import solve_transport
@@ -30,14 +32,15 @@ class HierarchicalResult(NamedTuple):
         calibrated_gradients: float[N].
         batch_distances: float[B, B'], the distance of each pair of batches.
         plan: float[B, B'], the transport between batches.
-        converged: bool, whether every problem, and the one over batches, was solved.
+        converged: bool, whether every problem, the one over batches, and the label distances
+            were solved.
     """
 
     values: jax.Array
     calibrated_gradients: jax.Array
     batch_distances: jax.Array
     plan: jax.Array
-    converged: bool
+    converged: bool | jax.Array
 
 
 @in_float32
@@ -86,7 +89,8 @@ def sava(
         max_iterations: where to give up on one.
 
     Returns:
-        Values and the problem over batches.
+        Values and the problem over batches. It composes with jit in the features, labels closed
+        over.
 
     Raises:
         InputError: see `lava`.
@@ -103,7 +107,9 @@ def sava(
         raise InputError(f"tau must lie in (0, 1], not {tau}")
     train, valid = read_sides(train_features, train_labels, valid_features, valid_labels)
     warn_of_classes(train, valid)
-    between = between_classes(train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p)
+    between, error = between_classes(
+        train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p
+    )
     rows, masses = _deal(train.features.shape[0], batch_size, seed)
     columns, valid_masses = _deal(valid.features.shape[0], batch_size, seed + 1)
     geometry = cost_between(
@@ -120,17 +126,19 @@ def sava(
     logits = (outer.f[:, None] + outer.g[None, :] - distances) / strength
     plan = a[:, None] * b[None, :] * jnp.exp(logits)
     mixed = jnp.einsum("ij,ijs->is", plan / a[:, None], f) + outer.f[:, None]
-    real = np.asarray(masses) > 0
+    real = masses > 0
     scattered = jnp.zeros(train.features.shape[0], mixed.dtype)
-    scattered = scattered.at[np.asarray(rows)[real]].set(np.asarray(mixed)[real])
+    scattered = scattered.at[rows[real]].set(mixed[real])
     gradients = calibrated_gradients(scattered)
-    converged = bool(jnp.all(solved)) and bool(outer.converged)
+    converged = jnp.all(solved) & outer.converged & (error <= FAR)
+    if not isinstance(converged, Tracer):
+        converged = bool(converged)
     return HierarchicalResult(-gradients, gradients, distances, plan, converged)
 
 
 def _deal(
     count: int, size: int, seed: int
-) -> tuple[Int[jax.Array, "b s"], Float[jax.Array, "b s"]]:
+) -> tuple[Int[np.ndarray, "b s"], Float[np.ndarray, "b s"]]:
     """Deal shuffled rows to batches of near-equal size; padding has no mass."""
     batches = -(-count // size)
     order = np.random.default_rng(seed).permutation(count)
@@ -139,7 +147,7 @@ def _deal(
     for number, part in enumerate(np.array_split(order, batches)):
         rows[number, : len(part)] = part
         masses[number, : len(part)] = 1 / count
-    return jnp.asarray(rows), jnp.asarray(masses)
+    return rows, masses
 
 
 def _solve_pairs_of(

@@ -76,7 +76,7 @@ def costs_and_errors(
     threshold: float = 1e-3,
     max_iterations: int = 500,
 ) -> Float[jax.Array, "cx cy 2"]:
-    """`label_distances`, and the marginal error of each (0 where it is to be differentiable)."""
+    """`label_distances`, and the marginal error of each."""
     options: dict[str, Any] = {"threshold": threshold, "max_iterations": max_iterations}
     no_labels = jnp.zeros((1, 1), x.dtype)
     x_rows, x_weights, y_rows, y_weights = map(jnp.asarray, (x_rows, x_weights, y_rows, y_weights))
@@ -92,7 +92,8 @@ def costs_and_errors(
         problem = Problem(a, b, jnp.maximum(epsilon * mean, jnp.finfo(x.dtype).tiny))
         if differentiable:
             f, g, columns = differentiable_potentials(geometry, problem, **options)
-            return jnp.stack([dual_value(problem, f, g, columns), jnp.zeros((), x.dtype)])
+            error = jax.lax.stop_gradient(problem.error(g, columns))
+            return jnp.stack([dual_value(problem, f, g, columns), error])
         small = left.shape[0] * right.shape[0] <= entries_at_once()
         held = Geometry(geometry.cost_matrix) if small else geometry
         found = solve_transport(held, a, b, epsilon=problem.epsilon, **options)
@@ -109,12 +110,15 @@ def costs_and_errors(
     return costs.reshape(len(x_rows), len(y_rows), 2)
 
 
-def unsolved(errors: Float[np.ndarray, "cx cy"], *, threshold: float = 1e-2) -> str:
+# what is far from solved: ten times the error that is asked for
+FAR = 1e-2
+
+
+def unsolved(errors: Float[np.ndarray, "cx cy"]) -> str:
     """A line about pairs that were given up far from their solution; empty where there are none.
 
     Args:
         errors: marginal errors.
-        threshold: what is far: ten times the error that is asked for.
 
     Example:
         >>> unsolved(np.array([[0.0, 0.5]]))[:41]
@@ -122,7 +126,7 @@ def unsolved(errors: Float[np.ndarray, "cx cy"], *, threshold: float = 1e-2) -> 
         >>> unsolved(np.array([[0.001, 0.0]]))
         ''
     """
-    far = ~(errors <= threshold)
+    far = ~(errors <= FAR)
     if not far.any():
         return ""
     return (

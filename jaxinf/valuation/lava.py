@@ -14,6 +14,7 @@ from jaxinf.typing import AnyArray
 from jaxinf.valuation.calibration import calibrated_gradients
 from jaxinf.valuation.certificate import Certificate, certify
 from jaxinf.valuation.distances import in_float32
+from jaxinf.valuation.label_distances import FAR
 from jaxinf.valuation.pose import (
     LabelCost,
     Posed,
@@ -49,9 +50,12 @@ class LavaResult(NamedTuple):
         train_classes: [C_train], the labels that the rows of `label_distances` stand for.
         valid_classes: [C_valid], and the columns.
         epsilon: float, in the units of the cost.
-        converged: bool, whether the problem that was posed was solved to its threshold.
+        converged: bool, whether the problem that was posed was solved to its threshold, and the
+            label distances in it to ten times theirs.
         num_iterations: int.
         marginal_error: float, Σ_j |column sum of the plan − its target|.
+        label_error: float, the largest marginal error among the label distances (asked for: 1e-3;
+            0 for `"reference"`, whose schedule has none).
         certificate: how far the numbers can be trusted.
         solver: which one gave them.
         contrast: float, the share of the mean cost that was taken off.
@@ -69,6 +73,7 @@ class LavaResult(NamedTuple):
     converged: bool | jax.Array
     num_iterations: int | jax.Array
     marginal_error: float | jax.Array
+    label_error: float | jax.Array
     certificate: Certificate
     solver: str
     contrast: float | jax.Array
@@ -148,13 +153,15 @@ def lava(
         valid_weights: float[M].
         threshold: marginal error to which the problem is solved.
         max_iterations: where to give up; the result then says `converged=False`.
-        num_checks: examples on which the certificate really moves mass, two solves each (one for
-            `"annealed"` and `"reference"`).
+        num_checks: examples on which the certificate really moves mass, spread over the order of
+            the values, the best first (1: it alone; 3: the best, the median and the worst). Each
+            takes two solves, or one for `"annealed"` and `"reference"`.
         route: `"materialised"` holds the cost and its exponential, `"streamed"` holds neither,
-            `"kernel"` streams by a fused kernel (accelerators, p = 2); `"auto"` chooses between
-            the first two by `max_cost_bytes`. All give the same numbers.
+            `"kernel"` streams by a fused kernel (accelerators, p = 2), `"ott"` gives the problem
+            to ott's own Sinkhorn (`"balanced"`, no mesh); `"auto"` chooses between the first two
+            by `max_cost_bytes`. All give the same numbers.
         max_cost_bytes: what the materialised route may take on one device.
-        mesh: split the training rows over its `data` axis.
+        mesh: split the training rows over its `data` axis. Not under jit.
 
     Returns:
         A `LavaResult`. It composes with jit in the features and the weights when labels are
@@ -174,7 +181,9 @@ def lava(
         >>> int(np.argmin(found.values)), found.values.shape
         (3, (4,))
     """
-    check_options(solver, epsilon, tau, label_cost, label_epsilon, p, route, num_checks, contrast)
+    check_options(
+        solver, epsilon, tau, label_cost, label_epsilon, p, route, num_checks, contrast, mesh
+    )
     train, valid = read_sides(
         train_features, train_labels, valid_features, valid_labels, train_weights, valid_weights
     )
@@ -182,12 +191,13 @@ def lava(
         raise InputError("values compare training examples with one another: there is only one")
     warn_of_classes(train, valid)
     reference = solver == "reference"
+    label_error = jnp.zeros((), train.features.dtype)
     if reference and label_weight != 0:
         between = annealed_label_distances(
             train.features, train.blocks, valid.features, valid.blocks, epsilon=_REFERENCE_EPSILON
         )
     else:
-        between = between_classes(
+        between, label_error = between_classes(
             train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p, mesh=mesh
         )
     posed = pose(
@@ -229,7 +239,7 @@ def lava(
         if contrast is None:
             share = default_contrast(found.f, means, train.weights)
         gradients = calibrated(found.f - share * means)
-    return _finish(solved, gradients, certificate, posed, between, solver, share)
+    return _finish(solved, gradients, certificate, posed, (between, label_error), solver, share)
 
 
 _row_means = jax.jit(lambda geometry, b: geometry.row_means(b))
@@ -240,11 +250,11 @@ def _finish(
     gradients: Float[jax.Array, " N"],
     certificate: Certificate,
     posed: Posed,
-    between: jax.Array,
+    labels: tuple[jax.Array, jax.Array],
     solver: Solver,
     contrast: float | jax.Array,
 ) -> LavaResult:
-    found = solved.transport
+    found, (between, label_error) = solved.transport, labels
     return LavaResult(
         values=-gradients,
         calibrated_gradients=gradients,
@@ -255,9 +265,10 @@ def _finish(
         train_classes=posed.train.classes,
         valid_classes=posed.valid.classes,
         epsilon=_plain(posed.epsilon),
-        converged=_plain(found.converged),
+        converged=_plain(found.converged & (label_error <= FAR)),
         num_iterations=_plain(found.num_iterations),
         marginal_error=_plain(found.marginal_error),
+        label_error=_plain(label_error),
         certificate=Certificate(*map(_plain, certificate[:-1]), checked=certificate.checked),
         solver=solver,
         contrast=_plain(contrast),

@@ -53,7 +53,9 @@ def nearest_validation(
     """
     train, valid = read_sides(train_features, train_labels, valid_features, valid_labels)
     warn_of_classes(train, valid)
-    between = between_classes(train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p)
+    between, _ = between_classes(
+        train, valid, epsilon=label_epsilon, label_weight=label_weight, p=p
+    )
     geometry = cost_between(
         train, valid, between, feature_weight=feature_weight, label_weight=label_weight, p=p
     )

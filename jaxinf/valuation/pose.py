@@ -43,10 +43,11 @@ def between_classes(
     label_weight: float,
     p: float,
     mesh: Mesh | None = None,
-) -> Float[jax.Array, "cx cy"]:
-    """`label_distances` of two sides, zeros where labels have no weight.
+) -> tuple[Float[jax.Array, "cx cy"], Float[jax.Array, ""]]:
+    """`label_distances` of two sides and their largest marginal error.
 
-    The training classes are split over the mesh's devices.
+    Both are zero where labels have no weight. The training classes are split over the mesh's
+    devices.
 
     Raises:
         InputError: ε is below what the dtype resolves.
@@ -55,12 +56,13 @@ def between_classes(
         ValuationWarning: some were given up before they were solved. Not looked at if traced.
     """
     if label_weight == 0:
-        return jnp.zeros((len(train.classes), len(valid.classes)), train.features.dtype)
+        dtype = train.features.dtype
+        return jnp.zeros((len(train.classes), len(valid.classes)), dtype), jnp.zeros((), dtype)
     check_label_epsilon(epsilon, train.features.dtype)
     found = _costs_and_errors(train, valid, epsilon, p, mesh)
     if not isinstance(found, Tracer) and (said := unsolved(np.asarray(found[..., 1]))):
         warnings.warn(said, ValuationWarning, stacklevel=3)
-    return found[..., 0]
+    return found[..., 0], jnp.max(found[..., 1])
 
 
 def _costs_and_errors(

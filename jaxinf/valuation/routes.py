@@ -1,4 +1,4 @@
-"""Three ways through one problem with the same numbers: in memory, streamed, split over devices."""
+"""The ways through one problem, with the same numbers: in memory, streamed, by devices, by ott."""
 
 import functools
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from jaxinf.engine.mesh import DATA_AXIS, Mesh, data_parallel, num_shards, repli
 from jaxinf.valuation.dual import dual_value
 from jaxinf.valuation.geometry import ClassWiseGeometry
 from jaxinf.valuation.kernel import KernelGeometry
+from jaxinf.valuation.ott_sinkhorn import solve_by_ott
 from jaxinf.valuation.pose import Posed
 from jaxinf.valuation.schedule import anneal
 from jaxinf.valuation.transport import (
@@ -24,7 +25,7 @@ from jaxinf.valuation.transport import (
     two_pass_sweep,
 )
 
-Route = Literal["auto", "materialised", "streamed", "kernel"]
+Route = Literal["auto", "materialised", "streamed", "kernel", "ott"]
 
 
 class Solved(NamedTuple):
@@ -52,6 +53,8 @@ class _Options(NamedTuple):
     annealed: bool
     route: str
     axis_name: str | None
+    # ott's loop has a fixed number of steps; the others read it from `_Numbers`
+    max_iterations: int | None = None
 
 
 class _Numbers(NamedTuple):
@@ -92,11 +95,13 @@ def solver_for(
     """
     shards = 1 if mesh is None else num_shards(mesh)
     n, m = posed.geometry.shape
-    if route == "auto":
+    by_ott = route == "ott"
+    if route == "auto" or by_ott:
         size = posed.geometry.dtype.itemsize
         route = choose_route((-(-n // shards), m), size, max_cost_bytes)
     axis_name = None if mesh is None else DATA_AXIS
-    options = _Options(tau, diameter is not None, route, axis_name)
+    limit = max_iterations if by_ott else None
+    options = _Options(tau, diameter is not None, route, axis_name, limit)
     start = jnp.zeros_like(posed.epsilon) if diameter is None else diameter
     numbers = _Numbers(posed.epsilon, start, threshold, max_iterations)
     b = posed.valid.weights
@@ -185,6 +190,12 @@ def _solve(
         done = error <= numbers.threshold
         found = Transport(soft.f, soft.g, error, soft.num_steps, done, soft.columns)
         in_rows = problem.reduce(jnp.sum((soft.rows - a) * soft.f))
+    elif options.max_iterations is not None:
+        found = solve_by_ott(
+            geometry, a, b, epsilon=numbers.epsilon, threshold=numbers.threshold,
+            max_iterations=options.max_iterations, init=init,
+        )  # fmt: skip
+        in_rows = jnp.zeros((), geometry.dtype)
     else:
         found = solve_transport(
             geometry,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxinf.engine.mesh import Mesh
 from jaxinf.errors import InputError
 from jaxinf.valuation.routes import Route
 from jaxinf.valuation.schedule import bounding_diameter
@@ -83,6 +84,7 @@ def check_options(
     route: str,
     num_checks: int,
     contrast: float | None,
+    mesh: Mesh | None = None,
 ) -> None:
     """Refuse what no solver takes.
 
@@ -104,6 +106,10 @@ def check_options(
         raise InputError(f"route must be one of {', '.join(get_args(Route))}, not {route!r}")
     if route == "kernel" and p != 2:
         raise InputError(f"route='kernel' needs p=2, not {p}: use route='streamed'")
+    if route == "ott" and solver != "balanced":
+        raise InputError(f"route='ott' solves solver='balanced' alone, not {solver!r}")
+    if route == "ott" and mesh is not None:
+        raise InputError("route='ott' takes no mesh: ott gathers the rows on every device")
     if num_checks < 0:
         raise InputError(f"num_checks must be 0 or more, not {num_checks}")
     if contrast is not None and not 0 <= contrast <= 1:

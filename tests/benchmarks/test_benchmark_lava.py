@@ -121,11 +121,12 @@ def test_contrast_table_counts_what_is_under_random():
 
 
 def test_memory_and_estimates_as_tables():
-    row = {"solver": "annealed", "rows": 1 << 18, "peak_bytes": 1 << 30, "seconds": 2.0}
+    row = {"solver": "annealed", "rows": 1 << 18, "valid": 1024, "seconds": 2.0}
+    row |= {"peak_bytes": 1 << 30}
     row |= {"iterations": 9, "converged": False, "auroc": 1.0}
-    settings = {"valid": 1024, "width": 4, "classes": 2, "cores": 1}
+    settings = {"width": 4, "classes": 2, "cores": 1}
     table = lava_memory_table({"settings": settings, "results": [row]})
-    assert "| annealed | 262,144 | 1024 | 1024 | 2.0 | 9 | no | 1.000 |" in table
+    assert "| annealed | 262,144 | 1,024 | 1024 | 1024 | 2.0 | 9 | no | 1.000 |" in table
 
 
 PIECES = Measured(1_280_000, 50_000, 512, 1000, 1.2e14, "annealed", 10, 1.4, 6.8, 16.0)

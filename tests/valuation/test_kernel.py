@@ -1,6 +1,9 @@
 """Fused reductions against float64, in their portable and their GPU form."""
 
+import functools
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +75,16 @@ def test_a_geometry_read_by_the_kernel(soft):
     for read in (both_log_sums, two_log_sums):
         for found, expected in zip(read(geometry, u, v, jnp.float32(0.3)), wanted, strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["row_lse", "plan_sums"])
+def test_it_compiles_for_a_tpu(name):
+    """As far as that goes without one: lowered for it, to a program with a Mosaic kernel."""
+    x, y, u, v, _ = drawn()
+    given = (x, y, v) if name == "row_lse" else (x, y, u, v)
+    run = functools.partial(getattr(kernel_blocks, name), interpret=False)
+    exported = jax.export.export(jax.jit(run), platforms=["tpu"])(*given)
+    assert "tpu_custom_call" in exported.mlir_module()
 
 
 def test_blocks_do_not_show(monkeypatch):

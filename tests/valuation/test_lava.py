@@ -1,6 +1,7 @@
 """LAVA's values: finite differences, derivatives in the weights, routes, devices, bad input."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,10 @@ from jaxinf.valuation import (
     nearest_validation,
     sava,
 )
+
+# functions of the same name stand in the package
+geometry_module = importlib.import_module("jaxinf.valuation.geometry")
+routes_module = importlib.import_module("jaxinf.valuation.routes")
 
 SOLVERS = ("annealed", "balanced", "semi-relaxed", "one-pass", "reference")
 
@@ -139,11 +144,33 @@ def test_potentials_are_the_derivative_in_the_weights():
     )
 
 
+def test_derivative_in_the_weights_in_float64(x64):
+    """The same to what float64 resolves, the balanced solver's own potentials beside it."""
+    sets = two_sets()
+    x, xv = (np.asarray(side, np.float64) for side in (sets[0], sets[2]))
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, 60)
+    weights = jnp.asarray(weights / weights.sum())
+    tight = {"threshold": 1e-12, "max_iterations": 20_000}
+
+    def distance(weights):
+        # label distances take the examples of a class alike, whatever they weigh
+        return class_wise_distance(x, sets[1], xv, sets[3], train_weights=weights, **tight)
+
+    slope = jax.grad(distance)(weights)
+    found = lava(
+        x, sets[1], xv, sets[3], solver="balanced", epsilon=0.05, train_weights=weights,
+        num_checks=0, **tight,
+    )  # fmt: skip
+    expected = found.f - jnp.sum(weights * found.f)
+    spread = float(jnp.ptp(expected))
+    np.testing.assert_allclose(slope, expected, atol=1e-9 * spread)
+
+
 @pytest.mark.parametrize(
     ("solver", "change"),
     [
         *(("annealed", change) for change in ("streamed", "kernel", 1, 2, 8)),
-        *(("balanced", change) for change in ("streamed", "kernel", 2, 8)),
+        *(("balanced", change) for change in ("streamed", "kernel", "ott", 2, 8)),
         ("semi-relaxed", "streamed"),
         ("semi-relaxed", 8),
     ],
@@ -162,11 +189,74 @@ def test_every_route_gives_the_same_values(solver, change):
     assert found.converged == (solver != "annealed")
 
 
+@pytest.mark.parametrize("solver", ["annealed", "balanced", "semi-relaxed"])
+@pytest.mark.parametrize("route", ["streamed", "kernel"])
+@pytest.mark.parametrize("devices", [None, 4])
+def test_streamed_in_several_tiles_and_over_devices(solver, route, devices, monkeypatch):
+    x, y, xv, yv, _ = two_sets(n=62)
+    options = {"solver": solver, "epsilon": 0.05, "threshold": 1e-5, "num_checks": 0}
+    expected = lava(x, y, xv, yv, route="materialised", **options)
+    # 8 rows to a tile; what is compiled for one size of tile must not serve another
+    monkeypatch.setattr(geometry_module, "tile_entries", lambda: 8 * 40)
+    jax.clear_caches()
+    mesh = None if devices is None else data_mesh(jax.devices()[:devices])
+    found = lava(x, y, xv, yv, route=route, mesh=mesh, **options)
+    jax.clear_caches()
+    spread = float(jnp.ptp(expected.values))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4 * spread)
+    np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-4)
+
+
+def test_the_distance_and_its_slope_are_the_same_in_several_tiles(monkeypatch):
+    x, y, xv, yv, _ = two_sets(n=62)
+    slope = jax.value_and_grad(lambda x: class_wise_distance(x, y, xv, yv, threshold=1e-6))
+    expected, of_rows = slope(jnp.asarray(x))
+    monkeypatch.setattr(geometry_module, "tile_entries", lambda: 8 * 40)
+    jax.clear_caches()
+    found, of_tiles = slope(jnp.asarray(x))
+    jax.clear_caches()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(of_tiles, of_rows, atol=1e-4 * float(jnp.ptp(of_rows)))
+
+
+@pytest.mark.parametrize(("solver", "reductions"), [("balanced", 1), ("annealed", 2)])
+def test_vectors_that_cross_devices_in_an_iteration(solver, reductions, monkeypatch):
+    """Of length m, in the body of the loop; counted in what is traced."""
+    x, y, xv, yv, _ = two_sets()
+    crossing = []
+    kept = jax.lax.psum, jax.lax.pmax
+
+    def counting(reduce):
+        def counted(value, axis_name, **options):
+            crossing.append(jnp.shape(value))
+            return reduce(value, axis_name, **options)
+
+        return counted
+
+    monkeypatch.setattr(jax.lax, "psum", counting(kept[0]))
+    monkeypatch.setattr(jax.lax, "pmax", counting(kept[1]))
+    jax.clear_caches()
+    routes_module._sharded_solver.cache_clear()
+    lava(x, y, xv, yv, solver=solver, mesh=data_mesh(jax.devices()[:2]), num_checks=0)
+    routes_module._sharded_solver.cache_clear()
+    loops = {"balanced": 1, "annealed": 4}[solver]
+    # the annealed solver reads the cost before its loop, in it, and twice after it
+    assert [shape for shape in crossing if shape == (40,)] == [(40,)] * reductions * loops
+
+
 def test_streamed_over_a_mesh_with_a_certificate():
     x, y, xv, yv, _ = two_sets()
     options = {"solver": "balanced", "epsilon": 0.05, "threshold": 1e-5}
     found = lava(x, y, xv, yv, route="streamed", mesh=data_mesh(jax.devices()[:4]), **options)
     assert found.certificate.finite_difference_error < 1e-3
+
+
+def test_sava_under_jit():
+    x, y, xv, yv, _ = two_sets()
+    values = lambda x, xv: sava(x, y, xv, yv, batch_size=20).values
+    expected = values(x, xv)
+    found = jax.jit(values)(x, xv)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.ptp(expected)))
 
 
 def test_values_under_jit():
@@ -485,6 +575,43 @@ def test_a_solve_that_stopped_early_is_flagged():
     assert not found.converged
     assert found.marginal_error > 1e-3
     assert np.isnan(found.certificate.finite_difference_error)
+
+
+def test_label_distances_that_stopped_early_are_flagged():
+    x, y, xv, yv, _ = two_sets()
+    options = {"solver": "balanced", "epsilon": 0.05, "num_checks": 0}
+    assert lava(x, y, xv, yv, **options).label_error <= 1e-2
+    with pytest.warns(ValuationWarning, match="label distances stopped early"):
+        found = lava(x, y, xv, yv, label_epsilon=1e-5, **options)
+    # the transport itself was solved
+    assert found.marginal_error <= 1e-3
+    assert found.label_error > 1e-2
+    assert not found.converged
+    with pytest.warns(ValuationWarning, match="label distances stopped early"):
+        assert not sava(x, y, xv, yv, batch_size=30, label_epsilon=1e-5).converged
+
+
+def test_a_distance_that_stopped_early_warns():
+    x, y, xv, yv, _ = two_sets()
+    with pytest.warns(ValuationWarning, match="the transport stopped early, at a marginal error"):
+        class_wise_distance(x, y, xv, yv, epsilon=1e-3, max_iterations=3)
+    with pytest.warns(ValuationWarning, match="label distances stopped early"):
+        class_wise_distance(x, y, xv, yv, label_epsilon=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "annealed"}, "route='ott' solves solver='balanced' alone, not 'annealed'"),
+        ({"solver": "balanced", "mesh": True}, "route='ott' takes no mesh"),
+    ],
+)
+def test_what_ott_is_not_given(options, message):
+    x, y, xv, yv, _ = two_sets()
+    if "mesh" in options:
+        options = options | {"mesh": data_mesh(jax.devices()[:2])}
+    with pytest.raises(InputError, match=message):
+        lava(x, y, xv, yv, route="ott", **options)
 
 
 def test_traced_labels_are_refused():
