@@ -156,7 +156,7 @@ def attribute(
     if done.num_nonfinite:
         warnings.warn(f"{done.num_nonfinite} scores are NaN or infinite", stacklevel=2)
     passes = attributor.forward_passes and attributor.forward_passes(groups.size)
-    per_example = passes * flops if passes and flops else None
+    per_example = passes * flops / attributor.num_models if passes and flops else None
     scoring = _planned(attributor, state, probe, batch_size // num_shards(mesh))
     if scoring is not None:
         passes, per_example = scoring.chosen.forward_passes, scoring.chosen.flops

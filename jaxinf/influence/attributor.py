@@ -62,6 +62,8 @@ class Attributor(NamedTuple):
             the state of any query is enough for it; or None.
         plan: `(state, batch) -> ScoringPlan`, how such a batch is scored and why (only shapes
             matter), or None where there is no choice; it may return None.
+        num_models: how many models `loss_fn` runs an example through; `forward_passes` counts
+            passes through one.
     """
 
     prepare: PrepareFn
@@ -72,3 +74,4 @@ class Attributor(NamedTuple):
     name: str = "attributor"
     self_score: SelfScoreFn | None = None
     plan: Callable[[PyTree, Batch], ScoringPlan | None] | None = None
+    num_models: int = 1

@@ -120,6 +120,7 @@ def over_checkpoints(attributor: Attributor, weights: Sequence[float]) -> Attrib
         inner_cost and (lambda k: count * inner_cost(k)),
         f"over_checkpoints({attributor.name}, {given.tolist()})",
         plan=plan,
+        num_models=count * attributor.num_models,
     )
 
 
@@ -195,6 +196,7 @@ def ensemble(
         losses if any(member.loss_fn is not None for member in attributors) else None,
         (lambda k: float(sum(cost(k) for cost in costs if cost))) if known else None,
         f"ensemble({', '.join(member.name for member in attributors)}; {given.tolist()})",
+        num_models=sum(m.num_models for m in attributors if m.loss_fn is not None) or 1,
     )
 
 

@@ -141,4 +141,5 @@ def _normalised(
         inner_cost and (lambda k: inner_cost(k) + cost),
         name,
         plan=inner_plan and (lambda state, batch: inner_plan(state.inner, batch)),
+        num_models=attributor.num_models,
     )

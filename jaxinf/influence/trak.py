@@ -200,6 +200,7 @@ def trak(
         lambda k: 3.0 * count,
         f"trak({projection_dim}, {asked}, {count} checkpoints, {damped})",
         self_score if with_self_score else None,
+        num_models=count,
     )
 
 

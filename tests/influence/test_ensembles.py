@@ -13,6 +13,7 @@ from jaxinf.influence import forward_inf, grad_cos, grad_dot, representation_sim
 from jaxinf.influence.ensemble import ensemble, over_checkpoints, stack_checkpoints
 from jaxinf.influence.influence_function import influence_function
 from jaxinf.influence.tracin import tracin
+from jaxinf.influence.trak import trak
 
 RATES = [0.1, 0.05, 0.2]
 
@@ -73,6 +74,34 @@ def test_attribute_runs_tracin(problem):
     )
     assert relative(found.diagnostics["loss_before"], before) < 1e-5
     assert found.plan.forward_passes == 3 * 5  # three checkpoints of 1 + 2 · 2
+
+
+def test_operations_of_several_models_are_those_of_one_each(problem):
+    """The loss of stacked models costs as many passes already: they are not counted twice."""
+    rows = jax.tree.leaves(problem.train)[0].shape[0]
+    options = {"batch_size": rows, "progress": False, "diagnostics": False}
+
+    def operations(method, params):
+        plan = attribute(method, params, problem.queries, problem.train, **options).plan
+        return plan.flops_per_example
+
+    models = stack_checkpoints(shrunk(problem.params))
+    one = operations(grad_dot(problem.loss_fn, scorer="jvp"), problem.params)
+    three = operations(tracin(problem.loss_fn, RATES, scorer="jvp"), models)
+    np.testing.assert_allclose(three, 3 * one, rtol=0.05)
+    stacked = trak(
+        problem.loss_fn, projection_dim=None, num_checkpoints=3, damping=1.0, measure="loss"
+    )
+    alone = trak(problem.loss_fn, projection_dim=None, damping=1.0, measure="loss")
+    np.testing.assert_allclose(
+        operations(stacked, models), 3 * operations(alone, problem.params), rtol=0.05
+    )
+    # of one that no planner chooses for
+    both = operations(
+        ensemble([forward_inf(problem.loss_fn)] * 2), (problem.params, problem.params)
+    )
+    alone = operations(forward_inf(problem.loss_fn), problem.params)
+    np.testing.assert_allclose(both, 2 * alone, rtol=0.05)
 
 
 def test_over_checkpoints_of_a_method_that_needs_the_training_set():

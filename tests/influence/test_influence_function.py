@@ -1,6 +1,7 @@
 """Influence functions against closed forms, and every solver against the dense inverse."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -14,6 +15,7 @@ from jaxinf.influence.convergence import InfluenceWarning
 from jaxinf.influence.curvature import GaussNewton
 from jaxinf.influence.influence_function import influence_function
 from jaxinf.influence.inverse_hessian import arnoldi, cg, exact, lissa
+from jaxinf.models import MLP
 
 SOLVERS = {
     "exact": (exact(), 1e-5, 1e-11),
@@ -134,6 +136,48 @@ def test_gauss_newton_of_a_linear_model_is_its_hessian(x64):
         problem,
     )
     assert relative(found, problem.influence) < 1e-11
+
+
+def test_inverse_gauss_newton_of_a_network_by_conjugate_gradients(x64):
+    """Beside Jᵀ H J built densely: not the Hessian, and not the Fisher matrix either."""
+    problem = make_problem("mlp", num_train=12)
+    problem = problem._replace(
+        params=to_float64(problem.params),
+        queries=to_float64(problem.queries),
+        train=to_float64(problem.train),
+    )
+    module = MLP((16, 8), 4)
+    outputs = lambda params, batch: module.apply({"params": params}, batch["x"])
+    loss = lambda logits, batch: optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
+    flat, back = jax.flatten_util.ravel_pytree(problem.params)
+    at = lambda flat: outputs(back(flat), problem.train)
+    jacobian = np.asarray(jax.jit(jax.jacobian(at))(flat))
+    p = np.asarray(jax.nn.softmax(at(flat)))
+    inner = np.einsum("bi,ij->bij", p, np.eye(4)) - p[:, :, None] * p[:, None, :]
+    matrix = np.einsum("bip,bij,bjq->pq", jacobian, inner, jacobian) / len(p)
+    inverse = np.linalg.inv(matrix + 0.1 * np.eye(len(flat)))
+    of_row = jax.jit(
+        jax.vmap(
+            lambda row: jax.flatten_util.ravel_pytree(
+                jax.grad(
+                    lambda params: loss(
+                        outputs(params, jax.tree.map(lambda a: a[None], row)),
+                        jax.tree.map(lambda a: a[None], row),
+                    )[0]
+                )(problem.params)
+            )[0]
+        )
+    )
+    q, z = (np.asarray(of_row(part)) for part in (problem.queries, problem.train))
+    method = influence_function(
+        problem.loss_fn,
+        solver=cg(tolerance=1e-12),
+        curvature=GaussNewton(outputs, loss),
+        damping=0.1,
+    )
+    found, state = run(method, problem)
+    assert relative(found, q @ inverse @ z.T / len(z)) < 1e-9
+    assert float(state.diagnostics["residual"].max()) < 1e-11
 
 
 def test_a_penalty_is_part_of_the_curvature(x64):

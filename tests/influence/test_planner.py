@@ -15,7 +15,7 @@ from jaxinf.influence import grad_dot, influence_function, tracin
 from jaxinf.influence.cost_model import CostModel, measure_rates
 from jaxinf.influence.loss import scoring_loss
 from jaxinf.influence.planner import SCORERS, Planner
-from jaxinf.models import MLP, cross_entropy
+from jaxinf.models import MLP, Transformer, cross_entropy, next_token_cross_entropy
 
 # networks this small are mostly element-wise, which is only roughly counted
 FLOPS_FACTOR = 1.4
@@ -100,6 +100,22 @@ def test_what_it_takes():
     given = method.plan(state, train)
     assert not given.factored
     assert "factored" not in {c.scorer for c in given.candidates}
+
+
+def test_what_it_takes_on_a_transformer():
+    """The issue's mark at K = 64, from shapes alone, within the budget that it is given."""
+    module = Transformer(vocab_size=256, num_layers=2, width=256, num_heads=4, max_length=128)
+    tokens = lambda rows: {"x": jax.ShapeDtypeStruct((rows, 128), jnp.int32)}
+    variables = jax.eval_shape(module.init, jax.random.key(0), tokens(1)["x"])
+    concrete = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), variables)
+    loss, params = from_linen(module, concrete, next_token_cross_entropy)
+    method = grad_dot(loss, scorer=Planner(memory_budget=512 << 20))
+    state = jax.eval_shape(method.prepare, params, tokens(64))
+    plan = method.plan(state, tokens(16))
+    assert plan.chosen.forward_passes < 3.5
+    assert plan.chosen.fits
+    assert plan.chosen.temp_bytes <= 512 << 20
+    assert {c.scorer: c for c in plan.candidates}["jvp"].forward_passes > 64
 
 
 def test_an_override_and_rates():
