@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import RESULTS, read_results
+from benchmarks.lds_further import further_methods
 from benchmarks.lds_methods import (
     Method,
     influence_of,
@@ -70,7 +71,7 @@ def methods(problem: Problem, settings: Path = SETTINGS) -> list[Method]:
         Method("TRAK", "trak", trak_of(wide, models, damping), (problem.epochs,), (models,),
                forward_only=False, stacked=True)
         for models in several
-    ]  # fmt: skip
+    ] + (further_methods(problem) if mnist or reduced else [])  # fmt: skip
 
 
 def decayed(problem: Problem, chosen: Decayed, **options: Any) -> Method:
@@ -97,7 +98,9 @@ def of_all_queries(problem: Problem, chosen: Decayed) -> list[Method]:
     most = 4 if problem.name == "mnist_lr" else most  # a convex problem has one minimum
     counts = tuple(c for c in (1, 2, 4, 6, 8, 10, 16, 20) if c <= most)
     thrice = tuple(c for c in (1, 2, 3, 6) if 3 * c <= problem.epochs)
-    loss_jvp, dots = of_loss(influence.forward_inf_jvp), of_loss(influence.grad_dot)
+    # by forward mode; the planner takes gradients for so many queries on the larger networks
+    loss_jvp = of_loss(influence.forward_inf_jvp, scorer="jvp")
+    dots = of_loss(influence.grad_dot)
     strong, margins = influence_of("woodbury", 1.0), problem.measure == "margin"
     early_of = influence_of("woodbury", 1.0, weighted=margins)
     found = [
@@ -109,8 +112,10 @@ def of_all_queries(problem: Problem, chosen: Decayed) -> list[Method]:
         Method("Forward-INF, one clean step", "forward-inf", of_loss(influence.forward_inf), full),
         Method("features' cosine", "baseline", similarity, full),
         Method("grad-cos", "gradients", of_loss(influence.grad_cos), full, forward_only=False),
-        Method("TracIn, 4 checkpoints", "gradients", dots, quarters(problem)),
+        Method("TracIn, 4 checkpoints", "gradients", dots, quarters(problem), forward_only=False),
     ]  # fmt: skip
+    if problem.size.reduced:
+        found.append(Method("grad-dot", "gradients", dots, full, (1, 4), forward_only=False))
     if margins:
         found += [
             Method("early ensemble, decayed", "early", early_of, (3,), thrice, weighted=True,
