@@ -73,8 +73,13 @@ def _verdict(methods: list[dict[str, Any]], kinds: list[str]) -> str:
     )
     said = [f"Of the forward-only methods development chose **{chosen['method']}**."]
     rivals = [("gradient", [row for row in methods if row["family"] == "gradients"])]
+    # our own, with the exact norms in place of estimates
+    whitened = [row for row in methods if row["family"] == "whitened gradients"]
+    rivals.append(("whitened gradient", whitened))
     rivals.append(("trivial", [row for row in methods if row["family"] == "trivial"]))
     for name, group in rivals:
+        if not group:
+            continue
         best = max(group, key=lambda row: row["development_top1"])
         said.append(
             f"Best {name} baseline: {best['method']}, top-1 {_difference(chosen, best, 'top1')}"

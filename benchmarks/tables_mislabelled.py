@@ -34,6 +34,7 @@ NAMES = {
 _RATE = 0.2
 SHOWN = (
     "trusted_finite_loss",
+    "trusted_finite",
     "trusted_consensus",
     "consensus",
     "trusted_jvp",
@@ -46,6 +47,7 @@ SHOWN = (
     "out_of_fold_margin",
     "out_of_fold_logistic",
     "trusted_logistic",
+    "knn_vote",
     "knn_shapley",
     "lava",
 )

@@ -100,6 +100,7 @@ def test_the_tables_say_what_was_found():
         "pearson": [0.99, 0.98],
         "spearman": [0.7, 0.9],
         "truth_per_mirror": [1.5, 1.25],
+        "seconds": {"ratio_for_all": 63.2},
         "released_code": {"pearson": [0.9966, 0.9986], "spearman": [0.855, 0.941]},
     }
     groups = {
@@ -119,6 +120,7 @@ def test_the_tables_say_what_was_found():
     }
     page = mirrored_hypothesis_table({"results": {"convex": [convex], "groups": [groups]}})
     assert "| 0.9800 to 0.9900 | 0.700 to 0.900 | 0.9966 to 0.9986, 0.855 to 0.941 |" in page
+    assert "| 63× (from 100) |" in page
     assert (
         "| 30 of 100, the same examples at random | 5 | 0.500 | 0.250 (-0.100 to 0.600) |" in page
     )
