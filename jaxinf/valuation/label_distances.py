@@ -19,7 +19,15 @@ from jaxinf.valuation.transport import Problem, solve_transport
 
 
 def entries_at_once() -> int:
-    """What the pairs that are solved together may hold: 256 MiB of float32, 4 GiB elsewhere."""
+    """What the pairs that are solved together may hold: about a CPU's cache, 4 GiB elsewhere.
+
+    Together they iterate until the last of them is solved, through all of their costs each time.
+    """
+    return 1 << (22 if jax.default_backend() == "cpu" else 30)
+
+
+def entries_held() -> int:
+    """What the cost of a pair may take to be held: 256 MiB of float32 on a CPU, 4 GiB elsewhere."""
     return 1 << (26 if jax.default_backend() == "cpu" else 30)
 
 
@@ -94,7 +102,7 @@ def costs_and_errors(
             f, g, columns = differentiable_potentials(geometry, problem, **options)
             error = jax.lax.stop_gradient(problem.error(g, columns))
             return jnp.stack([dual_value(problem, f, g, columns), error])
-        small = left.shape[0] * right.shape[0] <= entries_at_once()
+        small = left.shape[0] * right.shape[0] <= entries_held()
         held = Geometry(geometry.cost_matrix) if small else geometry
         found = solve_transport(held, a, b, epsilon=problem.epsilon, **options)
         # rows are exact, and so nearly are the columns: the mass of the plan is one
