@@ -198,4 +198,10 @@ def _chance(results: list[dict[str, Any]]) -> str:
             within = "interval" in ours and ours["interval"][1] >= 0.5
             said = f"{name} ({corruption}) {_with_interval(ours)}"
             under.append(said + (", which is chance" if within else ""))
-    return "Below random: " + ("; ".join(under) or "never") + "."
+    least = [
+        f"{name} ({corruption}) {min(methods['lava']['raw']):.3f}"
+        for (name, corruption), methods in _cells(results).items()
+        if min(methods["lava"]["raw"]) < 0.45
+    ]
+    single = f" Of single draws, below 0.45: {'; '.join(least)}." if least else ""
+    return "Means below random: " + ("; ".join(under) or "never") + "." + single

@@ -74,7 +74,7 @@ def _set(name: str, found: dict[str, Any]) -> str:
         elsewhere = row.get("device", usual) != usual
         line = (
             f"| {_name(row, size['queries'])} | {_models(row)} | {row['training']:.3g} "
-            f"| {row['seconds']:.0f}{' ‡' * elsewhere} | {_flops(row)} | {_interval(row['lds'])} |"
+            f"| {_seconds(row)}{' ‡' * elsewhere} | {_flops(row)} | {_interval(row['lds'])} |"
         )
         if with_loo:
             loo = row.get("loo")
@@ -115,6 +115,11 @@ def _models(row: dict[str, Any]) -> str:
     if epochs is None:
         return str(row["models"])
     return f"{row['models']} × {', '.join(map(str, epochs))}"
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    """Blank where it was not measured, as of a run that was paused."""
+    return "" if row["seconds"] != row["seconds"] else f"{row['seconds']:.0f}"
 
 
 def _flops(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from jaxinf.errors import InputError
 from jaxinf.typing import AnyArray
 from jaxinf.valuation.distances import in_float32
 from jaxinf.valuation.dual import differentiable_potentials, dual_value
@@ -36,6 +37,7 @@ def class_wise_distance(
     train_weights: AnyArray | None = None,
     valid_weights: AnyArray | None = None,
     tau: float = 1.0,
+    train_tau: float = 1.0,
     threshold: float = 1e-4,
     max_iterations: int = 5000,
 ) -> Float[jax.Array, ""]:
@@ -60,6 +62,7 @@ def class_wise_distance(
         valid_weights: float[M].
         tau: 1 transports onto the whole validation set; below, validation mass may be left
             over at a price (semi-relaxed).
+        train_tau: the same of the training mass; both below 1 is unbalanced transport.
         threshold: marginal error of the solve.
         max_iterations: where to give up.
 
@@ -89,6 +92,9 @@ def class_wise_distance(
         train_features, train_labels, valid_features, valid_labels, train_weights, valid_weights
     )
     check_label_epsilon(label_epsilon, train.features.dtype)
+    for name, share in (("tau", tau), ("train_tau", train_tau)):
+        if not 0 < share <= 1:
+            raise InputError(f"{name} must lie in (0, 1], not {share}")
     arrays = [(side.features, jnp.asarray(side.labels), side.weights) for side in (train, valid)]
     blocks = (*train.blocks, *valid.blocks) if label_weight != 0 else None
     value, strength, mean, error, label_error = _distance(
@@ -98,7 +104,7 @@ def class_wise_distance(
         shape=(len(train.classes), len(valid.classes)),
         relative_epsilon=relative_epsilon,
         p=p,
-        tau=tau,
+        taus=(train_tau, tau),
     )
     check_resolution(strength, mean, train.features.dtype)
     _warn_if_unsolved(error, label_error, threshold)
@@ -119,7 +125,7 @@ def _warn_if_unsolved(error: jax.Array, label_error: jax.Array, threshold: float
         warnings.warn(said, ValuationWarning, stacklevel=4)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "relative_epsilon", "p", "tau"))
+@functools.partial(jax.jit, static_argnames=("shape", "relative_epsilon", "p", "taus"))
 def _distance(
     train: tuple[jax.Array, jax.Array, jax.Array],
     valid: tuple[jax.Array, jax.Array, jax.Array],
@@ -129,7 +135,7 @@ def _distance(
     shape: tuple[int, int],
     relative_epsilon: bool,
     p: float,
-    tau: float,
+    taus: tuple[float, float],
 ) -> tuple[jax.Array, ...]:
     (x, x_labels, a), (y, y_labels, b) = train, valid
     feature_weight, label_weight, epsilon, label_epsilon, threshold, max_iterations = numbers
@@ -159,7 +165,7 @@ def _distance(
         p=p,
     )
     strength, mean = strength_of(geometry, a, b, epsilon, relative=relative_epsilon)
-    problem = Problem(a, b, strength, 1.0, tau)
+    problem = Problem(a, b, strength, *taus)
     f, g, columns = differentiable_potentials(
         geometry, problem, threshold=threshold, max_iterations=max_iterations
     )

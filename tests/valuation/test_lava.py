@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ott.geometry.geometry import Geometry
 
 from jaxinf.engine.mesh import data_mesh
 from jaxinf.errors import InputError
@@ -21,6 +22,7 @@ from jaxinf.valuation import (
     nearest_validation,
     sava,
 )
+from jaxinf.valuation.transport import solve_transport
 
 # functions of the same name stand in the package
 geometry_module = importlib.import_module("jaxinf.valuation.geometry")
@@ -417,6 +419,39 @@ def test_second_derivatives_by_the_implicit_function_theorem(x64):
     h = 1e-5
     change = jnp.vdot(slope(x + h * direction) - slope(x - h * direction), weights) / (2 * h)
     np.testing.assert_allclose(jnp.vdot(second, direction), change, rtol=1e-4)
+
+
+def test_unbalanced_distance_is_what_its_plan_costs(x64):
+    """A second route: the primal objective of the plan, cost and all three penalties."""
+    sets = two_sets()
+    x, xv = (np.asarray(side, np.float64) for side in (sets[0], sets[2]))
+    epsilon, train_tau, tau = 0.5, 0.8, 0.9
+    options = {"relative_epsilon": False, "label_weight": 0.0, "threshold": 1e-10}
+
+    def distance(x):
+        return class_wise_distance(
+            x, sets[1], xv, sets[3], epsilon=epsilon, train_tau=train_tau, tau=tau, **options
+        )
+
+    found, slope = jax.value_and_grad(distance)(jnp.asarray(x))
+    cost = np.sum((x[:, None] - xv[None]) ** 2, axis=-1) / 2
+    a, b = jnp.full(60, 1 / 60), jnp.full(40, 1 / 40)
+    solved = solve_transport(
+        Geometry(jnp.asarray(cost)), a, b, epsilon=epsilon, tau_a=train_tau, tau_b=tau,
+        threshold=1e-12, max_iterations=20_000,
+    )  # fmt: skip
+    plan = a[:, None] * b[None] * np.exp((solved.f[:, None] + solved.g[None] - cost) / epsilon)
+    kl = lambda p, q: float(np.sum(p * np.log(p / q)) - np.sum(p) + np.sum(q))
+    rho = lambda share: epsilon * share / (1 - share)
+    primal = np.sum(plan * cost) + epsilon * kl(plan, np.outer(a, b))
+    primal += rho(train_tau) * kl(plan.sum(1), np.asarray(a))
+    primal += rho(tau) * kl(plan.sum(0), np.asarray(b))
+    np.testing.assert_allclose(found, primal, rtol=1e-8)
+    # by the envelope theorem the plan is held
+    expected = plan.sum(1)[:, None] * x - plan @ xv
+    np.testing.assert_allclose(slope, expected, atol=1e-7)
+    with pytest.raises(InputError, match="train_tau must lie in"):
+        class_wise_distance(x, sets[1], xv, sets[3], train_tau=0.0)
 
 
 def test_distance_jits_and_is_lava_s():
