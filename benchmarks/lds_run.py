@@ -70,7 +70,7 @@ def scored(
     banks = [bank.models(epochs, largest, method.decay) for epochs in method.epochs]
     train = problem.train
     queries = {name: jnp.asarray(a[: method.queries]) for name, a in problem.queries.items()}
-    run = functools.partial(_attribute, bank.store, queries, train, batch_size)
+    run = functools.partial(_attribute, bank.store, method.name, queries, train, batch_size)
     if method.gram is not None:
         run = functools.partial(_by_gram, bank, method, queries)
     if method.stacked:
@@ -117,6 +117,7 @@ def _by_gram(
 
 def _attribute(
     store: Path | None,
+    method: str,
     queries: Any,
     train: Any,
     batch_size: int,
@@ -125,8 +126,9 @@ def _attribute(
 ) -> tuple[np.ndarray, dict[str, float]]:
     path = None
     if store is not None:
-        # the model, the queries and the method with its settings tell one result from another
-        name = fingerprint((attributor.name, params, queries))
+        # the model, the queries and the method with its settings tell one result from another; the
+        # method's name here as well, for what it says of the scorer
+        name = fingerprint((method, attributor.name, params, queries))
         path = store / "scores" / f"{name}.npz"
         if path.exists():
             with np.load(path) as saved:

@@ -4,6 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def announce(text: str, *, enabled: bool = True) -> None:
+    """Say one line, where progress is shown.
+
+    Example:
+        >>> announce("scorer jvp", enabled=False)
+    """
+    if not enabled:
+        return
+    from rich.console import Console
+
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def track_rows(
     description: str, total: int | None, *, enabled: bool = True, unit: str = "rows"

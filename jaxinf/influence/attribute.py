@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxinf.engine import ScoreStore, Stream, as_source, data_mesh, score_rows
 from jaxinf.engine.fingerprint import fingerprint, program_fingerprint
 from jaxinf.engine.mesh import Parallel, num_shards
+from jaxinf.engine.progress import announce
 from jaxinf.engine.sources import IterableSource, source_fingerprint
 from jaxinf.errors import InputError, check_dtypes, check_finite
 from jaxinf.influence.attribution import Attribution, Plan
@@ -64,7 +65,7 @@ def attribute(
             then never held.
         store: folder for durable scores. A killed run, called again in the same way, goes on
             where it stopped and gives the same bits; another run's store is refused.
-        progress: show a bar with rate and time left.
+        progress: say what the planner chose and predicts, and show a bar with rate and time left.
         chunk_size: rows that become durable together; default 8 batches.
         parallel: `"shard_map"`, or `"pmap"` for the same numbers by the older way.
         diagnostics: compute the method's diagnostics on a sample of training rows.
@@ -138,6 +139,9 @@ def attribute(
         figures = jax.jit(attributor.diagnose)(state, probe, jax.random.key(0))
         found = {name: np.asarray(figure) for name, figure in figures.items()}
         warn_unresolved(found)
+    scoring = _planned(attributor, state, probe, batch_size // num_shards(mesh))
+    if scoring is not None:
+        announce(_choice(scoring, length, num_shards(mesh)), enabled=progress)
     done = score_rows(
         attributor.score,
         state,
@@ -157,7 +161,6 @@ def attribute(
         warnings.warn(f"{done.num_nonfinite} scores are NaN or infinite", stacklevel=2)
     passes = attributor.forward_passes and attributor.forward_passes(groups.size)
     per_example = passes * flops / attributor.num_models if passes and flops else None
-    scoring = _planned(attributor, state, probe, batch_size // num_shards(mesh))
     if scoring is not None:
         passes, per_example = scoring.chosen.forward_passes, scoring.chosen.flops
     plan = Plan(
@@ -185,6 +188,13 @@ def attribute(
         diagnostics=found,
         plan=plan,
     )
+
+
+def _choice(scoring: ScoringPlan, length: int | None, num_devices: int) -> str:
+    """The planner's choice, and what it makes of the whole set."""
+    seconds = (length or 0) * scoring.chosen.seconds / num_devices
+    whole = "" if not seconds > 0 else f"; about {seconds:.2g} s for {length:,} examples"
+    return scoring.choice + whole
 
 
 def _planned(attributor: Attributor, state: Any, probe: Batch, rows: int) -> ScoringPlan | None:

@@ -70,8 +70,8 @@ class ScoringPlan:
         """The choice in one line."""
         c = self.chosen
         return (
-            f"scorer {c.scorer}: {self.reason} (predicted {c.seconds * 1e6:.3g} µs per example, "
-            f"{c.temp_bytes / 2**20:.1f} MiB scratch)"
+            f"scorer {c.scorer}: {self.reason} (predicted {c.flops:.3g} FLOPs and "
+            f"{c.seconds * 1e6:.3g} µs per example, {c.temp_bytes / 2**20:.1f} MiB scratch)"
         )
 
     def __str__(self) -> str:

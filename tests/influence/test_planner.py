@@ -148,10 +148,14 @@ def test_losses_that_one_mode_does_not_take():
         )
 
 
-def test_attribution_carries_the_plan():
+def test_attribution_carries_the_plan(capsys):
     problem = make_problem("mlp")
-    found = attribute(grad_dot(problem.loss_fn), *problem[1:], batch_size=16, progress=False)
+    found = attribute(grad_dot(problem.loss_fn), *problem[1:], batch_size=16, progress=True)
     scoring = found.plan.scoring
+    # and said so before it began
+    said = capsys.readouterr().err
+    assert scoring.choice in said
+    assert " s for 37 examples" in said
     assert found.plan.forward_passes == scoring.chosen.forward_passes
     assert all(c.scorer in str(scoring) for c in scoring.candidates)
     assert scoring.reason in str(found.plan)
