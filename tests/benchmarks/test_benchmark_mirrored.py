@@ -13,6 +13,7 @@ from benchmarks.mirrored_groups import (
     make_experiment,
     subsets_of,
 )
+from benchmarks.mirrored_plot import panels, plot
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 
 
@@ -153,3 +154,21 @@ def test_retraining_benchmark_runs(tmp_path):
     document = json.loads((tmp_path / "retraining.json").read_text())
     assert document["settings"]["mirror"]["ratio"] > 1
     assert document["results"][0]["vmap_per_loop"] > 1
+
+
+def test_the_figure_has_a_panel_for_every_kind(tmp_path):
+    groups = {"set": "mnist", "model": "cnn", "mirror": [[1.0, 2.0], [3.0, 4.0]]}
+    groups |= {"truth": [[0.0, 1.0], [2.0, 3.0]]}
+    results = {
+        "convex": [{"set": "mnist", "worst_query": {"mirror": [1.0, 2.0], "truth": [2.0, 1.0]}}],
+        "groups": [groups | {"kind": kind} for kind in ("swept", "shuffled", "clean")],
+    }
+    found = panels(results, "mnist")
+    assert [title.split(", ")[1] for title in found] == ["logistic regression", "CNN", "CNN"]
+    mirror, truth = found["MNIST, CNN, the same, at random"]
+    # means over the seeds
+    np.testing.assert_array_equal(mirror, [2.0, 3.0])
+    np.testing.assert_array_equal(truth, [1.0, 2.0])
+    assert panels(results, "fashion_mnist") == {}
+    plot(tmp_path / "mirror.svg", results)
+    assert (tmp_path / "mirror.svg").read_text().count("retrained without") == 1
