@@ -21,7 +21,7 @@ def further_methods(problem: Problem) -> list[Method]:
     convex, text = problem.name == "mnist_lr", problem.name == "shakespeare"
     backward: dict[str, Any] = {"forward_only": False}
     found = [
-        Method("LoGra, rank 16", "logra", lora, full, **backward),
+        Method("LoGra, rank 16", "trak", lora, full, **backward),
         Method("representer points", "baseline", representer, full, **backward),
         Method("grad-dot / loss", "gradients", over_loss, full, **backward),
         Method("grad-dot / gradient norm", "gradients", over_norm, full, **backward),

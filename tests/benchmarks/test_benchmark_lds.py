@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from benchmarks.common import ROOT
 from benchmarks.lds_contenders import Decayed, chosen_settings, methods
 from benchmarks.lds_data import Size
 from benchmarks.lds_methods import Method, influence_of
+from benchmarks.lds_plot import COLOURS
 from benchmarks.lds_run import Bank, scored
 from benchmarks.lds_sets import (
     REDUCED,
@@ -138,6 +140,18 @@ def test_rows_measured_again_replace_what_was_there(tmp_path):
 def test_of_a_peers_settings_the_best_is_shown():
     rows = [{"method": "m", "models": 1, "lds": {"estimate": f}} for f in (0.1, 0.3, 0.2)]
     assert [row["lds"]["estimate"] for row in lds_peers.chosen(rows)] == [0.3]
+
+
+def test_methods_have_names_of_their_own_and_a_colour(problem):
+    for name, reduced in itertools.product(REDUCED, (False, True)):
+        size = problem.size._replace(reduced=reduced)
+        listed = methods(problem._replace(name=name, size=size))
+        assert {method.family for method in listed} <= set(COLOURS)
+        runs = [(method.name, count) for method in listed for count in method.counts]
+        assert len(set(runs)) == len(runs)
+        # forward-only means what the page says of it
+        by_gradients = [m for m in listed if m.name.startswith(("TracIn", "grad-", "TRAK"))]
+        assert not any(method.forward_only for method in by_gradients)
 
 
 def test_the_table_says_what_was_reduced():
