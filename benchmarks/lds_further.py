@@ -71,7 +71,9 @@ def representer(problem: Problem, state: Any) -> Attributor:
 
 def neighbours(problem: Problem, state: Any) -> Attributor:
     """Shapley values of nearest neighbours in the last hidden layer."""
-    return influence.knn_attribution(_features(problem, state), num_classes=10, num_neighbours=10)
+    classes = int(problem.train["y"].max()) + 1
+    features = _features(problem, state)
+    return influence.knn_attribution(features, num_classes=classes, num_neighbours=10)
 
 
 def by_words(problem: Problem, state: Any) -> Attributor:

@@ -191,32 +191,39 @@ def test_every_route_gives_the_same_values(solver, change):
     assert found.converged == (solver != "annealed")
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Call it for 8 rows to a tile; what is compiled for one size must not serve another."""
+
+    def begin():
+        monkeypatch.setattr(geometry_module, "tile_entries", lambda: 8 * 40)
+        jax.clear_caches()
+
+    yield begin
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("solver", ["annealed", "balanced", "semi-relaxed"])
 @pytest.mark.parametrize("route", ["streamed", "kernel"])
 @pytest.mark.parametrize("devices", [None, 4])
-def test_streamed_in_several_tiles_and_over_devices(solver, route, devices, monkeypatch):
+def test_streamed_in_several_tiles_and_over_devices(solver, route, devices, small_tiles):
     x, y, xv, yv, _ = two_sets(n=62)
     options = {"solver": solver, "epsilon": 0.05, "threshold": 1e-5, "num_checks": 0}
     expected = lava(x, y, xv, yv, route="materialised", **options)
-    # 8 rows to a tile; what is compiled for one size of tile must not serve another
-    monkeypatch.setattr(geometry_module, "tile_entries", lambda: 8 * 40)
-    jax.clear_caches()
+    small_tiles()
     mesh = None if devices is None else data_mesh(jax.devices()[:devices])
     found = lava(x, y, xv, yv, route=route, mesh=mesh, **options)
-    jax.clear_caches()
     spread = float(jnp.ptp(expected.values))
     np.testing.assert_allclose(found.values, expected.values, atol=1e-4 * spread)
     np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-4)
 
 
-def test_the_distance_and_its_slope_are_the_same_in_several_tiles(monkeypatch):
+def test_the_distance_and_its_slope_are_the_same_in_several_tiles(small_tiles):
     x, y, xv, yv, _ = two_sets(n=62)
     slope = jax.value_and_grad(lambda x: class_wise_distance(x, y, xv, yv, threshold=1e-6))
     expected, of_rows = slope(jnp.asarray(x))
-    monkeypatch.setattr(geometry_module, "tile_entries", lambda: 8 * 40)
-    jax.clear_caches()
+    small_tiles()
     found, of_tiles = slope(jnp.asarray(x))
-    jax.clear_caches()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(of_tiles, of_rows, atol=1e-4 * float(jnp.ptp(of_rows)))
 
