@@ -144,7 +144,7 @@ def of_all_queries(problem: Problem, chosen: Decayed) -> list[Method]:
         Method("influence function, EK-FAC, λ = 1", "influence", influence_of("ekfac", 1.0),
                full, queries=50),
         Method("mirrored unroll, 20 steps", "unroll", unrolled(20, 0.02, "jvp"), full,
-               queries=25),
+               queries=10 if problem.size.reduced else 25),
         decayed(problem, chosen, by_gram=True),
     ]  # fmt: skip
 

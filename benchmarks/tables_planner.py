@@ -1,5 +1,6 @@
 """The table of `benchmarks.planner`."""
 
+import statistics
 from typing import Any
 
 
@@ -39,4 +40,27 @@ def _summary(results: list[dict[str, Any]]) -> list[str]:
             f"forward passes per example and {chosen['temp_bytes'] / 2**20:.0f} MiB; the fastest "
             f"measured is {fastest['scorer']}."
         )
-    return lines
+    return [*lines, *_held_to_account(results)]
+
+
+def _held_to_account(results: list[dict[str, Any]]) -> list[str]:
+    """What the choices cost, and how far the predicted seconds were off."""
+    cases: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in results:
+        cases.setdefault((row["model"], row["num_queries"]), []).append(row)
+    chosen = {case: next(row for row in rows if row["chosen"]) for case, rows in cases.items()}
+    lost = {
+        case: chosen[case]["seconds"] / min(row["seconds"] for row in rows if row["fits"])
+        for case, rows in cases.items()
+    }
+    worst, worst_k = max(lost, key=lambda case: lost[case])
+    off = lambda rows: sorted(row["seconds"] / row["predicted_seconds"] for row in rows)
+    of_all, of_chosen = off(results), off(chosen.values())
+    return [
+        f"- The choice takes {statistics.median(lost.values()):.2f} times as long as the fastest "
+        f"measured (median of {len(lost)} cases; at most {lost[worst, worst_k]:.2f}: {worst}, "
+        f"K = {worst_k}).",
+        f"- Measured over predicted time: of the choices {of_chosen[0]:.2g} to {of_chosen[-1]:.2g}, "
+        f"median {statistics.median(of_chosen):.2g}; of all rows {of_all[0]:.2g} to "
+        f"{of_all[-1]:.2g}, median {statistics.median(of_all):.2g}.",
+    ]
