@@ -55,12 +55,12 @@ def _held_to_account(results: list[dict[str, Any]]) -> list[str]:
     }
     worst, worst_k = max(lost, key=lambda case: lost[case])
     off = lambda rows: sorted(row["seconds"] / row["predicted_seconds"] for row in rows)
-    of_all, of_chosen = off(results), off(chosen.values())
+    every, best = off(results), off(chosen.values())
     return [
         f"- The choice takes {statistics.median(lost.values()):.2f} times as long as the fastest "
         f"measured (median of {len(lost)} cases; at most {lost[worst, worst_k]:.2f}: {worst}, "
         f"K = {worst_k}).",
-        f"- Measured over predicted time: of the choices {of_chosen[0]:.2g} to {of_chosen[-1]:.2g}, "
-        f"median {statistics.median(of_chosen):.2g}; of all rows {of_all[0]:.2g} to "
-        f"{of_all[-1]:.2g}, median {statistics.median(of_all):.2g}.",
+        f"- Measured over predicted time: of the choices {best[0]:.2g} to {best[-1]:.2g}, median "
+        f"{statistics.median(best):.2g}; of all rows {every[0]:.2g} to {every[-1]:.2g}, median "
+        f"{statistics.median(every):.2g}.",
     ]
