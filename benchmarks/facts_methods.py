@@ -47,7 +47,7 @@ Rows = Iterator[tuple[str, np.ndarray]]
 
 
 def scores(subject: Subject, projection: int) -> Rows:
-    """Every row's name and scores, float64[K, N], in the order of `KINDS`."""
+    """Every row's name and scores, float64[K, N], as `KINDS` has them; `projection` 0: no TRAK."""
     yield from lexical(subject)
     yield from representations(subject)
     count = len(subject.relevant)
@@ -75,8 +75,9 @@ def scores(subject: Subject, projection: int) -> Rows:
     for name in ("Adam", "SGD"):
         changes = programs.finite(subject, name, whole)
         yield f"one {name} step / loss", changes / (found.losses + 1e-3)
-    method = programs.trak_method(subject.module, projection)
-    yield "TRAK", score(subject, method, subject.train, subject.queries)
+    if projection:
+        method = programs.trak_method(subject.module, projection)
+        yield "TRAK", score(subject, method, subject.train, subject.queries)
 
 
 def tried(subject: Subject, final: dict[str, np.ndarray]) -> Rows:

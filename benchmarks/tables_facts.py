@@ -22,14 +22,15 @@ def facts_table(document: dict[str, Any]) -> str:
         f"{100 * mean('several'):.0f} % of them about subjects with several facts. The model has "
         f"{mean('parameters') / 1e6:.1f} million parameters; it answers "
         f"{100 * mean('right'):.0f} % of all questions right, and those are asked. Mean loss "
-        f"{mean('fitted'):.2f} nats per token.",
+        f"{mean('fitted'):.2f} nats per token. Seeds by machine: {_machines(about)}.",
         "",
         "| method | looks at | MRR | recall@10 |",
         "|---|---|---|---|",
     ]
     for row in shown(document):
+        fewer = "" if row["seeds"] == len(about) else f" ({row['seeds']} of the seeds)"
         lines.append(
-            f"| {row['method']} | {_KINDS[row['kind']]} | {_interval(row['mrr'])} | "
+            f"| {row['method']}{fewer} | {_KINDS[row['kind']]} | {_interval(row['mrr'])} | "
             f"{_interval(row['recall'])} |"
         )
     lines += [
@@ -43,6 +44,13 @@ def facts_table(document: dict[str, Any]) -> str:
             f"{_signed(row['recall'])} |"
         )
     return "\n".join(lines)
+
+
+def _machines(about: list[dict[str, Any]]) -> str:
+    devices: dict[str, list[str]] = {}
+    for one in about:
+        devices.setdefault(one.get("device", "unknown"), []).append(str(one["seed"]))
+    return "; ".join(f"{device}: {', '.join(seeds)}" for device, seeds in devices.items())
 
 
 def shown(document: dict[str, Any]) -> list[dict[str, Any]]:
