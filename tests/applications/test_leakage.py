@@ -208,6 +208,28 @@ def test_scores_of_a_stream_resume_from_their_store(tmp_path):
         list(score_queries(pixels, (), x[1:9], x, **options))
 
 
+def test_a_stream_of_query_batches_is_scored_as_the_array_is():
+    x = gaussian(12, 4, 0).astype(np.float32)
+    method = representation_similarity(lambda _, batch: batch["x"])
+    run = lambda queries: score_queries(
+        method, (), queries, {"x": x}, query_chunk=4, batch_size=12, progress=False
+    )
+    read = []
+
+    def batches():
+        for rows in (x[:1], x[1:9], x[9:9], x[9:]):  # of any sizes, and none
+            read.append(len(rows))
+            yield {"x": rows}
+
+    stream = run(batches())
+    first = next(stream)
+    assert read == [1, 8]  # no further than the chunk needs
+    found = [first, *stream]
+    assert [len(chunk) for chunk in found] == [4, 4, 4]
+    expected = np.concatenate(list(run({"x": x})))
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
 SCORES, CLEAN = gaussian(30, 10, 0), gaussian(40, 10, 1)
 
 
@@ -237,7 +259,10 @@ SCORES, CLEAN = gaussian(30, 10, 0), gaussian(40, 10, 1)
         (lambda: find_leaks(SCORES, statistic="ratio", signed=False), "no other sign"),
         (lambda: relative_to_reference(SCORES, CLEAN[:, 1:]), "reference 9 wide"),
         (lambda: relative_to_reference(SCORES, CLEAN, floor=0), "floor is 0"),
-        (lambda: score_queries(signature_match(), (), iter([]), SCORES), "iterable of batches"),
+        (
+            lambda: next(score_queries(signature_match(), (), iter([]), np.zeros((4, 2), int))),
+            "ended without a query",
+        ),
         (
             lambda: list(
                 score_queries(signature_match(), (), np.zeros((2, 3), int), np.zeros((4, 2), int))

@@ -1,7 +1,7 @@
 """Scores of a stream of queries, a chunk at a time, resumable."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxinf.engine import as_source
 from jaxinf.engine.sources import IterableSource
 from jaxinf.errors import InputError, check_count
 from jaxinf.influence import Attributor, attribute
-from jaxinf.typing import Params
+from jaxinf.typing import Batch, Params
 
 
 def score_queries(
@@ -30,7 +30,8 @@ def score_queries(
     Args:
         attributor: any, such as `representation_similarity`, `signature_match` or `grad_cos`.
         params: as in `jaxinf.attribute`.
-        queries: K examples: arrays with a leading axis, or a source of them.
+        queries: K examples: arrays with a leading axis, a source of them, or an iterable of
+            batches of any sizes, which is read once and as far as chunks are asked for.
         train: N examples, as in `jaxinf.attribute`, but no iterable of batches where there is
             more than one chunk.
         query_chunk: how many queries are scored together.
@@ -42,7 +43,7 @@ def score_queries(
         float[k, N] for each chunk in turn, for `find_leaks` or `leak_statistics`.
 
     Raises:
-        InputError: as `jaxinf.attribute`; queries that cannot be read by rows.
+        InputError: as `jaxinf.attribute`; an iterable that ends without a query.
 
     Example:
         >>> from jaxinf.influence import representation_similarity
@@ -55,22 +56,48 @@ def score_queries(
     check_count(query_chunk, "query_chunk")
     source = as_source(queries, "queries")
     if isinstance(source, IterableSource):
-        raise InputError("queries is an iterable of batches: give arrays or a source with rows")
-    return _chunks(attributor, params, source, train, query_chunk, store, options)
+        chunks = _regrouped(source, query_chunk)
+    else:
+        chunks = (
+            source.read(start, min(start + query_chunk, len(source)))
+            for start in range(0, len(source), query_chunk)
+        )
+    return _scored(attributor, params, chunks, train, query_chunk, store, options)
 
 
-def _chunks(
+def _regrouped(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same rows, `size` at a time: every chunk but the last has one shape."""
+    held: Batch | None = None
+    for batch in batches:
+        batch = jax.tree.map(np.asarray, batch)
+        held = batch if held is None else jax.tree.map(_joined, held, batch)
+        while _length(held) > size:
+            yield jax.tree.map(lambda a: a[:size], held)
+            held = jax.tree.map(lambda a: a[size:], held)
+    if held is None or not _length(held):
+        raise InputError("queries: the iterable of batches ended without a query")
+    yield held
+
+
+def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.concatenate([a, b])
+
+
+def _length(batch: Batch) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def _scored(
     attributor: Attributor,
     params: Params,
-    queries: Any,
+    chunks: Iterable[Batch],
     train: Any,
     query_chunk: int,
     store: str | os.PathLike | None,
     options: dict[str, Any],
 ) -> Iterator[np.ndarray]:
-    for start in range(0, len(queries), query_chunk):
-        rows = queries.read(start, min(start + query_chunk, len(queries)))
-        folder = None if store is None else Path(store) / f"queries-{start:08d}"
+    for number, rows in enumerate(chunks):
+        folder = None if store is None else Path(store) / f"queries-{number * query_chunk:08d}"
         found = attribute(
             attributor,
             params,
