@@ -99,7 +99,12 @@ def language(
 
     from jaxinf.applications.language import trace_facts
     from jaxinf.cli.console import say, show_table
-    from jaxinf.cli.language_findings import query_sections, top_table, write_text_scores
+    from jaxinf.cli.language_findings import (
+        agreement_section,
+        query_sections,
+        top_table,
+        write_text_scores,
+    )
     from jaxinf.cli.texts import ANSWERS, PROMPTS, TEXTS, read_columns
     from jaxinf.errors import check_count
     from jaxinf.models.language import load_causal_lm, load_tokenizer
@@ -146,7 +151,10 @@ def language(
         page = write_report(
             out / "report.html",
             "Which training texts are behind these answers?",
-            query_sections(found, model, tokenizer, sentences, prompts, answers, names, shown),
+            [
+                *([agreement_section(found)] if names else []),
+                *query_sections(found, model, tokenizer, sentences, prompts, answers, names, shown),
+            ],
             provenance(settings),
             summary=f"{len(prompts)} questions, {len(sentences)} training texts.",
         )

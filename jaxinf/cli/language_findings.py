@@ -7,10 +7,13 @@ import numpy as np
 
 from jaxinf.applications.language import FactTrace, build_method, proponent_tokens, shades
 from jaxinf.errors import require_extra
+from jaxinf.evaluation import top_k_overlap
 from jaxinf.models.language import LoadedLM, TextTokenizer
-from jaxinf.report import Column, Passage, Section, Table
+from jaxinf.report import Column, Figure, Passage, Section, Table
+from jaxinf.report.figures import line_chart
 
 _QUERIES = 20
+_DEEPEST = 100
 _HEADINGS = {"bm25": "BM25, words alone", "combined": "combined with BM25"}
 
 
@@ -52,6 +55,33 @@ def write_text_scores(folder: Path, scores: Mapping[str, np.ndarray]) -> Path:
     file = folder / "scores.parquet"
     require_extra("pyarrow.parquet", "cli").write_table(pyarrow.table(columns), file)
     return file
+
+
+def agreement_section(found: FactTrace) -> Section:
+    """How much of BM25's first k texts the other rankings share, as k grows."""
+    words, others = found.scores["bm25"], [name for name in found.scores if name != "bm25"]
+    most = min(_DEEPEST, words.shape[1])
+    cuts = np.unique(np.geomspace(1, most, 20).round().astype(int))
+    lines = {
+        _HEADINGS.get(name, name): (
+            cuts,
+            [top_k_overlap(words, found.scores[name], int(k)).mean() for k in cuts],
+        )
+        for name in others
+    }
+    chart = line_chart(
+        lines,
+        xlabel="texts read, the highest scores first",
+        ylabel="also among BM25's, mean of the questions",
+        chance=(cuts, cuts / words.shape[1]),
+        log_x=True,
+    )
+    said = f"The model itself gives {int(found.answered.sum())} of {len(words)} answers."
+    caption = (
+        "How far each ranking is from that of words alone: what is shared, BM25 finds without a "
+        "model; what is not, only the model shows, or it is an error of either."
+    )
+    return Section("Words alone, and the model", (said,), figures=(Figure(chart, caption),))
 
 
 def query_sections(

@@ -70,6 +70,8 @@ def test_scores_are_the_librarys_and_bm25_comes_first(call, files, tmp_path, met
     page = (out / "report.html").read_text(encoding="utf-8")
     assert ('class="for"' in page) == (method != "hidden-states")
     assert "&lt;b&gt;" in page
+    assert "Words alone, and the model" in page
+    assert "data:image/png;base64," in page
     assert page.index("BM25, words alone") < page.index(f"{method}, 1")
     again = call("language", *files, *asked, "--no-report")
     assert again.exit_code == 0, again.output
