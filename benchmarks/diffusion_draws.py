@@ -10,7 +10,7 @@ correlation of the two measurements; 1 is a score without noise.
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="folder of the base model: loaded, or saved")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--size", type=int, default=28, help="14 for a base model of that size")
+    parser.add_argument("--base-steps", type=int, help="of the base model, trained or loaded")
     parser.add_argument("--queries", type=int, default=5)
     parser.add_argument("--draws", type=int, nargs="+", default=(1, 4, 16, 64))
     parser.add_argument("--quick", action="store_true", help="tiny models of 8 x 8 digits")
@@ -67,6 +68,8 @@ def main() -> None:
     setup = Setup(size=arguments.size, widths=(32, 64, 64) if arguments.size == 28 else (16, 32))
     if arguments.quick:
         setup, arguments.queries, arguments.draws = QUICK, 2, (2,)
+    if arguments.base_steps is not None:
+        setup = replace(setup, base_steps=arguments.base_steps)
     images = load_images(setup, arguments.data)
     model, base, _ = train_base(setup, images, arguments.base, arguments.progress)
     queries = [draw_set(setup, images, 900 + q) for q in range(arguments.queries)]
@@ -76,13 +79,13 @@ def main() -> None:
         step, optimizer=optax.adam(1e-3), steps=2 if arguments.quick else 10
     )
     found = {(way, count): [] for count in arguments.draws for way in WAYS}
+    measures = {count: measurement(model, count) for count in arguments.draws}
     for number, asked in enumerate(queries):
         query = {name: a[:1] for name, a in asked.exemplars.items()}
         moved = direction.prepare(base, query).directions
         after = jax.tree.map(lambda p, d: p + d[0], base, moved)
         batch = {name: a[:200] for name, a in asked.candidates.items()}
-        for count in arguments.draws:
-            measure = measurement(model, count)
+        for count, measure in measures.items():
             for way in WAYS:
                 keys = [jax.random.key(10 * number + i) for i in range(2)]
                 twice = [np.asarray(measure(way, key, base, after, batch)) for key in keys]

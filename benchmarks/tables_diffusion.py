@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
+from jaxinf.evaluation import mean_interval
+
 _KINDS = {"trivial": "trivial", "gradient": "gradients", "ours": "ours", "both models": "no query"}
 
 
@@ -30,6 +34,8 @@ def diffusion_table(document: dict[str, Any]) -> str:
             head = f"**Tuned for {strength} steps**, {sets} customised models."
             lines += ["", head, "", *_table(of_strength)]
             lines += ["", verdict(of_strength, chance)]
+            if not settings.get("unrelated") and sets > 1:
+                lines += ["", *paired([row for row in raw if row["strength"] == strength])]
     return "\n".join(lines)
 
 
@@ -69,6 +75,48 @@ def verdict(rows: list[dict[str, Any]], chance: float) -> str:
             f"{recall:.3f}, {recall / chance:.0f} times chance"
         )
     return "Best of each kind. " + "; ".join(said) + "."
+
+
+def paired(raw: list[dict[str, Any]]) -> list[str]:
+    """Our best by mAP less the best of every other group, set by set."""
+    by_name: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in raw:
+        by_name.setdefault((row["kind"], row["method"], row["at"]), []).append(row)
+    sides = {(*name, side): rows for name, rows in by_name.items() for side in ("", "_contrast")}
+    mean = lambda key: float(np.mean([row[f"map{key[3]}"] for row in sides[key]]))
+    groups = {
+        "ours": lambda key: key[0] == "ours",
+        "pixels": lambda key: key[1].startswith("pixels"),
+        "features": lambda key: key[1].endswith("features"),
+        "gradients": lambda key: key[0] == "gradient",
+    }
+    best = {
+        group: max(filter(belongs, sides), key=mean)
+        for group, belongs in groups.items()
+        if any(map(belongs, sides))
+    }
+    if "ours" not in best:
+        return []
+    said = lambda key: f"{key[1]}, {key[2]}{key[3].replace('_', ', ')}"
+    lines = [
+        f"The best of ours by mAP ({said(best['ours'])}) less the best of the others, paired by "
+        "model:",
+        "",
+        "| less | recall@10 | mAP |",
+        "|---|---|---|",
+    ]
+    for group in list(best)[1:]:
+        cells = [f"{group}: {said(best[group])}"]
+        for figure in ("recall10", "map"):
+            values = [
+                {row["set"]: row[figure + best[side][3]] for row in sides[best[side]]}
+                for side in ("ours", group)
+            ]
+            less = [values[0][number] - values[1][number] for number in values[0]]
+            found = mean_interval(less)
+            cells.append(f"{found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def development_table(document: dict[str, Any]) -> str:
@@ -116,7 +164,8 @@ def draws_table(document: dict[str, Any]) -> str:
     ]
     for count in counts:
         cells = [
-            f"{row['estimate']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+            # Student's interval knows nothing of the ends of the scale
+            f"{row['estimate']:.3f} ({max(row['low'], -1):.3f}–{min(row['high'], 1):.3f})"
             for way in ways
             for row in rows
             if (row["way"], row["draws"]) == (way, count)

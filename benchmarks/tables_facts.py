@@ -43,7 +43,32 @@ def facts_table(document: dict[str, Any]) -> str:
             f"| {row['better']} − {row['than']} | {_signed(row['mrr'])} | "
             f"{_signed(row['recall'])} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_combined(results["methods"])])
+
+
+def _combined(methods: list[dict[str, Any]]) -> list[str]:
+    """What every way to combine with BM25 changes: of each, the chosen one and the others."""
+    found = {row["method"]: row for row in methods}
+    alone = next(row for row in methods if row["kind"] == "lexical")
+    split = {name: name.removeprefix("BM25 + ").rpartition(", ")[::2] for name in found}
+    names = [name for name in found if found[name]["kind"] == "combined"]
+    ways = list(dict.fromkeys(split[name][1] for name in names))
+    lines = [
+        "Every way to combine that was run, less BM25 alone, MRR / recall@10 in hundredths: rank "
+        "fusion or a sum of z-scores, by the method's weight beside 1 for BM25.",
+        "",
+        f"| with | {' | '.join(ways)} |",
+        "|---" * (1 + len(ways)) + "|",
+    ]
+    for method in dict.fromkeys(split[name][0] for name in names):
+        rows = [found[f"BM25 + {method}, {way}"] for way in ways]
+        less = [
+            [100 * (row[key]["estimate"] - alone[key]["estimate"]) for key in ("mrr", "recall")]
+            for row in rows
+        ]
+        cells = [f"{mrr:+.1f} / {recall:+.1f}" for mrr, recall in less]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def _machines(about: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.common import ROOT
 from benchmarks.diffusion_methods import judge
 from benchmarks.diffusion_models import QUICK, draw_set, load_images
-from benchmarks.tables_diffusion import diffusion_table, draws_table
+from benchmarks.tables_diffusion import diffusion_table, draws_table, paired
 
 
 def test_exemplars_are_held_out_and_hide_among_their_class(tmp_path):
@@ -43,6 +43,26 @@ def test_figures_by_hand():
     assert found["recall10_contrast"] == 0.0
     assert found["map_contrast"] == pytest.approx((1 / 16 + 2 / 30) / 2)
     assert found["map_together"] == found["map"]
+
+
+def test_differences_are_paired_by_model():
+    row = {"at": "tuned", "recall10": 0.0, "map": 0.0}
+    made = lambda number, kind, method, found: row | {
+        "set": number, "kind": kind, "method": method,
+        "recall10_contrast": found, "map_contrast": found,
+    }  # fmt: skip
+    raw = [
+        made(number, kind, method, found + number)
+        for number in range(3)
+        for kind, method, found in (
+            ("ours", "JVP", 0.5),
+            ("ours", "finite step", 0.25),
+            ("trivial", "pixels, nearest", 0.25),
+        )
+    ]  # fmt: skip
+    said = "| pixels: pixels, nearest, tuned, contrast | +0.250 (+0.250 to +0.250) | "
+    assert any(line.startswith(said) for line in paired(raw))
+    assert paired([row for row in raw if row["kind"] != "ours"]) == []
 
 
 @pytest.mark.slow
