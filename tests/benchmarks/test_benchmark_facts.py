@@ -75,6 +75,7 @@ def test_tables_say_what_was_found():
     }
     page = facts_table(json.loads(json.dumps(document)))
     assert f"| {BM25} | words alone | 0.505 (" in page
+    assert f"| {FORWARD} | {' | '.join(['+0.0 / +0.0'] * len(FUSIONS))} |" in page
     assert (
         "| TRAK (1 of the seeds) | gradients of training sentences | 0.500 (0.500–0.500) |" in page
     )
