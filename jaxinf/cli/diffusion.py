@@ -135,8 +135,16 @@ def diffusion(
     """
     use_all_cores()
     from jaxinf import attribute
+    from jaxinf.applications.diffusion import contrast_with
     from jaxinf.cli.console import say, show_table
-    from jaxinf.cli.diffusion_inputs import from_contract, from_files, is_contract, weights_before
+    from jaxinf.cli.diffusion_findings import contrast_section, score_section
+    from jaxinf.cli.diffusion_inputs import (
+        from_contract,
+        from_files,
+        images_before,
+        is_contract,
+        weights_before,
+    )
     from jaxinf.cli.findings import findings_sections, top_table
     from jaxinf.cli.outputs import write_scores
     from jaxinf.errors import InputError
@@ -159,8 +167,10 @@ def diffusion(
     given = {name: value for name, value in options.items() if value is not None}
     old = None if before is None else weights_before(Path(model), before)
     attributor = found_in.attributor or _build(method, found_in.loss_fn, given, old)
+    plain = None
     if before is not None and method != _FALL:
-        attributor = _contrast(attributor, before, found_in.queries, noise_seed)
+        plain = images_before(before, found_in.queries, noise_seed)
+        attributor = contrast_with(attributor, plain)
     found = attribute(
         attributor,
         found_in.params,
@@ -183,7 +193,11 @@ def diffusion(
         page = write_report(
             out / "report.html",
             "Which training images are behind these generated images?",
-            findings_sections(found, found_in),
+            [
+                *([] if plain is None else [contrast_section(found_in.queries, plain)]),
+                *findings_sections(found, found_in),
+                *([] if found.scores is None else [score_section(found)]),
+            ],
             provenance(settings),
             summary=f"{found.plan.num_queries} generated images, scored by {attributor.name}.",
         )
@@ -207,11 +221,3 @@ def _build(method: Any, loss_fn: Any, given: dict[str, Any], before: Any) -> Any
     if given:
         raise InputError(f"{_FALL} takes no step: leave {' and '.join(given)} out")
     return loss_fall(loss_fn, before)
-
-
-def _contrast(attributor: Any, before: Path, queries: Any, noise_seed: int) -> Any:
-    """Less the scores of what the weights from before make of the same noise."""
-    from jaxinf.applications.diffusion import contrast_with
-    from jaxinf.cli.diffusion_inputs import images_before
-
-    return contrast_with(attributor, images_before(before, queries, noise_seed))

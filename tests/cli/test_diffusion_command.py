@@ -71,6 +71,8 @@ def test_a_checkpoint_and_files_give_scores_and_a_report_with_pictures(call, fil
     np.testing.assert_allclose([row.max() for row in scores], 1, rtol=1e-4)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") >= 2 * 6
+    assert "How far the first ones stand out" in page
+    assert "What the contrast is with" not in page
     again = call(*given)
     assert "compiled in 0.0 s" in again.stdout
 
@@ -104,6 +106,8 @@ def test_with_before_the_scores_are_a_contrast(call, files, tmp_path):
     result = call(*given, "--before", before(files), "--noise-seed", 5, "--out", tmp_path / "a")
     assert result.exit_code == 0, result.output
     assert "contrast" in result.stdout
+    page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert page.count("Before the tuning") == 2  # beside each generated image
     model, params = load_edm(before(files))
     with np.load(files[2]) as held:
         labels = held["y"]
