@@ -1,6 +1,6 @@
 """Which training sentences taught a language model its facts? Every method beside BM25, over seeds.
 
-    python -m benchmarks.facts [--part both] [--seeds 5] [--development-seeds 3] [--quick]
+    python -m benchmarks.facts [--part both] [--seeds 5] [--development-seeds 3] [--reduced]
 
 A small GPT-2-shaped model with a byte-pair tokenizer of its own is trained on sentences that state
 facts of ParaRel, each in some of its relation's patterns. It is asked for them in a pattern that
@@ -10,8 +10,9 @@ does not give the answer away) before others. Each seed draws facts, patterns, t
 the order of training anew.
 
 Settings were chosen on other facts (`--part development`), none here. Seeds that are in the output
-already are not run again, so that a run that was stopped goes on, on whatever machine. TRAK's
-projection is half of a seed's work on a CPU; `--projection 0` leaves it out.
+already are not run again, so that a run that was stopped goes on, on whatever machine. A seed takes
+a minute or two on a GPU and hours on a CPU; `--reduced` is a smaller model of fewer facts, for a
+CPU, under the settings of the full size.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import numpy as np
 from benchmarks.common import RESULTS, ROOT, write_result
 from benchmarks.facts_data import Part, draw_facts, load_facts
 from benchmarks.facts_methods import BEST_OF_ANSWER, BM25, BOTH, KINDS, MEAN_OF_WHOLE, scores, tried
-from benchmarks.facts_model import QUICK, Size, train_subject
+from benchmarks.facts_model import QUICK, REDUCED, Size, train_subject
 from jaxinf.applications.language import (
     rank_of_first,
     reciprocal_rank_fusion,
@@ -42,6 +43,8 @@ FUSION = "ranks 0.25"
 
 FILES = {"report": "facts.json", "development": "facts_development.json"}
 
+RANDOM = "random order"
+"""A control: what any order does to BM25's ties, in whose middle a relevant one counts."""
 COMBINED = (
     BOTH,
     BEST_OF_ANSWER,
@@ -49,8 +52,10 @@ COMBINED = (
     "preconditioned, whole question",
     "grad-cos, object's loss",
     "hidden states, mean",
+    RANDOM,
 )
 FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
+    "ties alone": lambda pair: sum_of_z_scores(pair, weights=[1, 1e-6]),
     "ranks 0.25": lambda pair: reciprocal_rank_fusion(pair, weights=[1, 0.25], constant=1),
     "ranks 0.5": lambda pair: reciprocal_rank_fusion(pair, weights=[1, 0.5], constant=1),
     "z 0.05": lambda pair: sum_of_z_scores(pair, weights=[1, 0.05]),
@@ -91,6 +96,7 @@ def run_seed(
     for name, values in scores(subject, projection):
         take(name, values, time.perf_counter() - start)
         start = time.perf_counter()
+    final[RANDOM] = np.random.default_rng(seed).normal(size=final[BM25].shape)
     for name in COMBINED:
         for how, fuse in FUSIONS.items():
             take(f"BM25 + {name}, {how}", fuse([final[BM25], final[name]]), 0.0)
@@ -140,6 +146,8 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
         (FORWARD, "hidden states, mean"),
         (FORWARD, BM25),
         (f"BM25 + {FORWARD}, {FUSION}", BM25),
+        (f"BM25 + {FORWARD}, ties alone", BM25),
+        (f"BM25 + {FORWARD}, ties alone", f"BM25 + {RANDOM}, ties alone"),
     ]
     differences = [
         {
@@ -160,11 +168,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--development-seeds", type=int, default=3)
     parser.add_argument("--projection", type=int, default=2048, help="of TRAK; 0: without it")
+    parser.add_argument("--reduced", action="store_true", help="smaller, for a CPU")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--part", choices=["report", "development", "both"], default="report")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where the JSON files go")
     options = parser.parse_args()
-    size = QUICK if options.quick else Size()
+    size = QUICK if options.quick else REDUCED if options.reduced else Size()
+    suffix = "_reduced" if options.reduced else ""
     seeds = {"report": options.seeds, "development": options.development_seeds}
     parts = [part for part in seeds if options.part in (part, "both")]
     # both parts in turn, so that they share what is compiled
@@ -172,7 +182,8 @@ def main() -> None:
         for part in parts:
             if seed < seeds[part]:
                 projection = min(options.projection, 64) if options.quick else options.projection
-                _add_seed(options.folder / FILES[part], seed, size, projection, part)
+                output = (options.folder / FILES[part]).with_stem(Path(FILES[part]).stem + suffix)
+                _add_seed(output, seed, size, projection, part)
 
 
 def _add_seed(output: Path, seed: int, size: Size, projection: int, part: Part) -> None:

@@ -47,6 +47,11 @@ class Size(NamedTuple):
     weight_decay: float = 0.1
 
 
+REDUCED = Size(
+    facts=600, sentences=2048, queries=50, vocab_size=2048, width=128, layers=2,
+    learning_rate=2e-3,
+)  # fmt: skip
+"""For a CPU: minutes per seed."""
 QUICK = Size(
     facts=40, sentences=128, queries=4, vocab_size=300, width=16, layers=1, epochs=2, batch_size=32,
     length=96,

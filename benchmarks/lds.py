@@ -30,7 +30,7 @@ from benchmarks.lds_loo import leave_one_out_truth
 from benchmarks.lds_methods import Method
 from benchmarks.lds_plot import plot
 from benchmarks.lds_run import Bank, scored
-from benchmarks.lds_sets import FULL, QUICK, REDUCED, Problem, make_problem, truth
+from benchmarks.lds_sets import FULL, QUICK, REDUCED, Problem, make_problem, train_models, truth
 from jaxinf.evaluation import lds, spearman
 from jaxinf.evaluation.loo import loo_correlation
 
@@ -167,6 +167,7 @@ def run_set(
         "output": problem.measure,
         "agreement": agreement(outputs) if len(outputs) > 1 else None,
         "truth_seconds": seconds,
+        "run_seconds": run_seconds(problem),
         "forward_flops": forward,
         "full_run_flops": 3 * forward * problem.epochs * problem.size.train,
         "rows": [],
@@ -183,6 +184,20 @@ def run_set(
         run_dattri(arguments.dattri, bank, of_truth, arguments.quick, with_theirs)
 
 
+def run_seconds(problem: Problem) -> float:
+    """Of one full training run, alone, on what the methods are timed on; without compiling."""
+    whole = np.ones((1, problem.size.train), bool)
+
+    def spent(epochs: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(train_models(problem, whole, jax.random.key(0), epochs))
+        return time.perf_counter() - began
+
+    # both compile, and the longer one trains for so much longer
+    few = max(1, problem.epochs // 10)
+    return (spent(problem.epochs) - spent(few)) * problem.epochs / (problem.epochs - few)
+
+
 def title(problem: Problem, quick: bool) -> str:
     """Under which its figures are kept: a set has its own at a reduced size."""
     return problem.name + "_reduced" * (problem.size.reduced and not quick)
@@ -197,7 +212,8 @@ def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
     key = lambda row: (row["source"], row["method"], row["models"])
     rows = {key(row): row for row in [*before["rows"], *found["rows"]]}
     # what the truth took, and where, stays as it was when that was trained
-    first = {key: before[key] for key in ("truth_seconds", "settings") if key in before}
+    kept = ("truth_seconds", "run_seconds", "settings")
+    first = {key: before[key] for key in kept if key in before}
     return sets | {name: found | first | {"rows": list(rows.values())}}
 
 
@@ -264,7 +280,9 @@ def main() -> None:
 
         run_set(problem, arguments, save)
         if arguments.part == "report" and not arguments.quick:
-            plot(arguments.figure, all_sets(arguments.output))
+            sets = all_sets(arguments.output)
+            plot(arguments.figure, sets)
+            plot(arguments.figure.with_stem(arguments.figure.stem + "_seconds"), sets, "seconds")
 
 
 if __name__ == "__main__":

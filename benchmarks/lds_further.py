@@ -20,6 +20,8 @@ def further_methods(problem: Problem) -> list[Method]:
     full = (problem.epochs,)
     convex, text = problem.name == "mnist_lr", problem.name == "shakespeare"
     backward: dict[str, Any] = {"forward_only": False}
+    # a forward-mode pass per query is dear on the larger networks
+    asked = 50 if problem.size.reduced else None
     found = [
         Method("LoGra, rank 16", "trak", lora, full, **backward),
         Method("representer points", "baseline", representer, full, **backward),
@@ -27,9 +29,9 @@ def further_methods(problem: Problem) -> list[Method]:
         Method("grad-dot / gradient norm", "gradients", over_norm, full, **backward),
         Method("TRAK / self-influence", "trak", over_self, full, **backward),
         Method("influence function, K-FAC, λ = 1", "influence", influence_of("kfac", 1.0), full,
-               queries=50),
+               queries=asked),
         Method("influence function, LiSSA, λ = 1", "influence",
-               influence_of(lissa(depth=100), 1.0), full, queries=50),
+               influence_of(lissa(depth=100), 1.0), full, queries=asked),
     ]  # fmt: skip
     if convex:
         hessian: dict[str, Any] = {"unit": "absolute", "curvature": "hessian", "scorer": "jvp"}
@@ -37,7 +39,7 @@ def further_methods(problem: Problem) -> list[Method]:
             Method("influence function, LiSSA, jvp", "influence",
                    influence_of(lissa(depth=2000), problem.penalty, **hessian), full),
             Method("influence function, EK-FAC, λ = 1", "influence", influence_of("ekfac", 1.0),
-                   full, queries=50),
+                   full),
         ]  # fmt: skip
     if text:
         found.append(Method("BM25 on characters", "baseline", by_words, full))

@@ -1,6 +1,6 @@
 """Which epochs, damping and weights should an early ensemble have? On the development part alone.
 
-    python -m benchmarks.lds_settings [--sets cifar2_resnet9,shakespeare] [--full] [--store FOLDER]
+    python -m benchmarks.lds_settings [--sets mnist_mlp,cifar2_resnet9,shakespeare] [--full]
 
 Scores come from the Gram matrix of gradients (see `benchmarks.lds_gram`), one for each model
 whatever the damping; every choice is held against models of halves of the development part, whose
@@ -25,7 +25,9 @@ from jaxinf.influence.measures import doubt
 
 DAMPINGS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 POWERS = (0.0, 0.5, 0.7, 1.0)
-# epochs of each model, and whether its learning rate falls to zero: together one full run at most
+# epochs of each model, and whether its learning rate falls to zero: together one full run at most,
+# and no more models than these
+MOST = {"mnist_lr": 10, "mnist_mlp": 10}
 RUNS = ((4, True), (10, True), (20, True), (2, True), (4, False), (20, False))
 
 
@@ -39,7 +41,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """LDS for every damping and power, at growing numbers of models."""
     masks, outputs = of_truth
-    count = max(1, min(5, problem.epochs // epochs))
+    count = max(1, min(MOST.get(problem.name, 5), problem.epochs // epochs))
     params, states = bank.models(epochs, count, decay)
     queries = jax.tree.map(jnp.asarray, problem.queries)
     weighted = problem.measure == "margin"

@@ -28,6 +28,7 @@ from benchmarks.tables_lava import (
 )
 from benchmarks.tables_lava_detection import lava_detection_table
 from benchmarks.tables_lds import lds_settings_table, lds_table
+from benchmarks.tables_lds_beyond import lds_beyond_table
 from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_leakage_kinds import leakage_development_table, leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
@@ -53,6 +54,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava_on_paper": lava_on_paper_table,
     "lava_scale": lava_scale_table,
     "lds": lds_table,
+    "lds_beyond": lds_beyond_table,
     "lds_settings": lds_settings_table,
     "leakage": leakage_table,
     "leakage_development": leakage_development_table,
