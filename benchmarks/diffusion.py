@@ -53,6 +53,7 @@ SHEET = (
     "classifier's features, classifier, contrast",
     "grad_cos, tuned, contrast",
     "10 Adam steps / loss, tuned, contrast",
+    "finite step / loss, tuned, contrast",
 )
 """Rows of the contact sheet, from top to bottom, after exemplars, images, and the base's images."""
 DEVELOPMENT = 500

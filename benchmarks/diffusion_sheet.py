@@ -44,6 +44,9 @@ def contact_sheet(chosen: Any, made: Any, plain: Any, scores: dict[str, np.ndarr
                 axis.imshow(images[place][..., 0], cmap="gray", vmin=-1, vmax=1)
     figure.tight_layout(pad=0.3, w_pad=0.2, h_pad=0.2)
     file = io.BytesIO()
-    figure.savefig(file, dpi=100, pil_kwargs={"optimize": True}, metadata={"Software": None})
+    figure.savefig(
+        file, dpi=100, bbox_inches="tight", pil_kwargs={"optimize": True},
+        metadata={"Software": None},
+    )  # fmt: skip
     plt.close(figure)
     return file.getvalue()

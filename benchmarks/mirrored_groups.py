@@ -183,7 +183,7 @@ def agreement(truth: np.ndarray, mirror: np.ndarray, share: np.ndarray) -> dict[
     """Correlations over the groups of the means over seeds, float[seeds, G] each.
 
     `given_share` is Spearman's after the part that is linear in the share of wrong labels has been
-    taken out of the ranks of both; `halves` is the truth of every other seed against the rest.
+    taken out of the ranks of both; `seeds_agree` and `ceiling` are those of `reachable`.
     """
     t, m = truth.mean(axis=0), mirror.mean(axis=0)
     found: dict[str, Any] = {
@@ -205,9 +205,30 @@ def agreement(truth: np.ndarray, mirror: np.ndarray, share: np.ndarray) -> dict[
         ranks = [_without(_ranks(v), _ranks(share)) for v in (t, m)]
         found["given_share"] = _correlation(pearson, *ranks)
     if len(truth) > 1:
-        halves = truth[::2].mean(axis=0), truth[1::2].mean(axis=0)
-        found["halves"] = _correlation(spearman, *halves)
+        interval = bootstrap_interval(
+            tuple(truth),
+            lambda *seeds: reachable(np.stack(seeds))[1],
+            seed=0,
+            method="percentile",
+            num_resamples=1000,
+        )
+        found["seeds_agree"], found["ceiling"] = reachable(truth)
+        found["ceiling_interval"] = [interval.low, interval.high]
     return found
+
+
+def reachable(truth: np.ndarray) -> tuple[float, float]:
+    """What the noise of training leaves to be predicted, from the truth float[seeds, G].
+
+    First the mean Spearman of two seeds, over all pairs. Then the ceiling: what a score that knew
+    the expected truth would reach against the mean of all seeds, which is the square root of that
+    mean's reliability by Spearman and Brown's formula; 0 where the seeds do not agree at all.
+    """
+    count = len(truth)
+    first, second = np.triu_indices(count, k=1)
+    pair = float(spearman(truth[first], truth[second]).mean())
+    reliability = count * pair / (1 + (count - 1) * pair) if pair > 0 else 0.0
+    return pair, float(np.sqrt(reliability))
 
 
 def _correlation(of: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray) -> float:

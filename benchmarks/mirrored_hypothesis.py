@@ -7,7 +7,13 @@ training points, the 10 test points of highest loss, weight decay 0.01 as in the
 penalties beyond it, to see where the mirror breaks. Of the training points a random sample is left
 out, as `--rows` says; the mirror scores all of them, and the correlations are over the sample.
 
+Masses (`--parts masses`): see `benchmarks.mirrored_masses`; a folder of `--plots` in which the
+convex part left its points spares the leave-one-out.
+
 Groups on networks: see `benchmarks.mirrored_groups`.
+
+Every row of the JSON holds the settings it was run with; `--resume` runs what is not there yet, and
+works out the figures of the groups anew from the losses that are kept.
 """
 
 import argparse
@@ -16,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +38,7 @@ from benchmarks.mirrored_groups import (
     make_trainer,
     train_all,
 )
+from benchmarks.mirrored_masses import by_mass
 from jaxinf.datasets import load_digits
 from jaxinf.datasets.npz import read_npz
 from jaxinf.engine import data_mesh
@@ -85,10 +92,26 @@ def logistic_loss(params: Any, batch: Any) -> jax.Array:
     return cross_entropy(batch["x"] @ params["w"] + params["b"][None], batch)
 
 
-def convex(
+class Convex(NamedTuple):
+    """A logistic regression at its minimum.
+
+    Attributes:
+        given: loss, parameters, queries and training set.
+        losses: float[K], of the queries.
+        sample: int[R], training points to leave out.
+        gradient_norm: at the minimum.
+    """
+
+    given: Any
+    losses: np.ndarray
+    sample: np.ndarray
+    gradient_norm: float
+
+
+def make_convex(
     name: str, size: int, rows: int, weight_decay: float, sample_seed: int = 0, queries: int = 10
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-    """Leave-one-out and its mirror on one set; the figures, and the two [K, R]."""
+) -> Convex:
+    """Train on a sample of one set, and take the test points of highest loss."""
     flat = lambda part: {"x": part["x"].reshape(len(part["y"]), -1).astype(float), "y": part["y"]}
     train, test = (flat(part) for part in load(name))
     train = draw(train, size, seed=sample_seed)
@@ -98,7 +121,17 @@ def convex(
     hardest = np.argsort(-losses)[:queries]
     chosen = {key: a[hardest] for key, a in test.items()}
     sample = np.sort(np.random.default_rng(1).permutation(len(train["y"]))[:rows])
-    given: Any = (logistic_loss, fit.params, chosen, train)
+    given = (logistic_loss, fit.params, chosen, train)
+    return Convex(given, losses[hardest], sample, float(fit.gradient_norm))
+
+
+def convex(
+    name: str, size: int, rows: int, weight_decay: float, sample_seed: int = 0, queries: int = 10
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
+    """Leave-one-out and its mirror on one set; the figures, and the two [K, R]."""
+    made = make_convex(name, size, rows, weight_decay, sample_seed, queries)
+    given, sample = made.given, made.sample
+    count = len(given[-1]["y"])
     options: dict[str, Any] = {"l2": weight_decay, "mesh": data_mesh()}
 
     began = time.perf_counter()
@@ -111,21 +144,21 @@ def convex(
     found = loo_correlation(mirrored, truth.influences)
     scale = [float(a @ b / (b @ b)) for a, b in zip(truth.influences, mirrored, strict=True)]
     worst = int(found.pearson.argmin())
-    whole = truth_seconds / len(sample) * len(train["y"])
+    whole = truth_seconds / len(sample) * count
     figures = {
         "set": name,
         "weight_decay": weight_decay,
         "draw": sample_seed,
-        "train": len(train["y"]),
+        "train": count,
         "left_out": len(sample),
-        "query_losses": losses[hardest].tolist(),
+        "query_losses": made.losses.tolist(),
         "pearson": found.pearson.tolist(),
         "spearman": found.spearman.tolist(),
         "truth_per_mirror": scale,
         "largest_gradient_norm": float(
-            max(truth.gradient_norms.max(), mirror.gradient_norms.max(), fit.gradient_norm)
+            max(truth.gradient_norms.max(), mirror.gradient_norms.max(), made.gradient_norm)
         ),
-        "retrainings_for_all": {"leave_one_out": len(train["y"]), "mirror": queries},
+        "retrainings_for_all": {"leave_one_out": count, "mirror": queries},
         "seconds": {
             "leave_one_out_sample": truth_seconds,
             "leave_one_out_all_extrapolated": whole,
@@ -141,6 +174,33 @@ def convex(
     if weight_decay == WEIGHT_DECAYS[0]:
         figures["released_code"] = RELEASED.get(name)
     return figures, (truth.influences, mirrored)
+
+
+def masses(
+    name: str,
+    size: int,
+    rows: int,
+    weight_decay: float,
+    sample_seed: int,
+    wanted: list[float],
+    points: Path | None,
+) -> list[dict[str, Any]]:
+    """The mirror at several masses of the query; `points` may hold the truth of the same run."""
+    made = make_convex(name, size, rows, weight_decay, sample_seed)
+    options: dict[str, Any] = {"l2": weight_decay, "mesh": data_mesh()}
+    truth = None
+    if points is not None and points.exists():
+        with np.load(points) as kept:
+            truth = kept["truth"]
+        shape = (len(made.losses), len(made.sample))
+        if truth.shape != shape:
+            raise SystemExit(f"{points} holds {list(truth.shape)} influences, not {list(shape)}")
+    if truth is None:
+        truth = leave_one_out(*made.given, rows=made.sample, progress=True, **options).influences
+    common = {"set": name, "weight_decay": weight_decay, "draw": sample_seed}
+    common |= {"train": len(made.given[-1]["y"]), "left_out": len(made.sample)}
+    found = (by_mass(made.given, truth, made.sample, mass, **options) for mass in wanted)
+    return [common | row for each in found for row in each]
 
 
 def groups(
@@ -160,10 +220,11 @@ def groups(
         num_groups, group_size, seed=2, kinds=kinds,
     )  # fmt: skip
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in kinds}
+    label = "_".join((name, training.model, str(size), *kinds))
     began = time.perf_counter()
     trainer = make_trainer(experiment, training)
     for seed in range(seeds):
-        folder = None if store is None else Path(store) / f"{name}_{training.model}_{seed}"
+        folder = None if store is None else Path(store) / f"{label}_{seed}"
         losses = train_all(experiment, trainer, kinds, seed, folder)
         for kind, pair in influences(losses, experiment, kinds).items():
             found[kind].append(pair)
@@ -181,6 +242,15 @@ def groups(
             | {"wrong_share": share.tolist(), "truth": truth.tolist(), "mirror": mirror.tolist()}
         )
     return rows, pairs
+
+
+def refreshed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of groups with its figures worked out anew, where it holds what they come from."""
+    if "truth" not in row:
+        return row
+    truth, mirror, share = (np.array(row[key]) for key in ("truth", "mirror", "wrong_share"))
+    kept = {key: value for key, value in row.items() if key not in ("halves", "ceiling")}
+    return kept | agreement(truth, mirror, share)
 
 
 def plot(path: Path, panels: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -209,13 +279,15 @@ def main() -> None:
     """Run what the command line asks for and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sets", default="mnist,fashion_mnist", help=f"of {', '.join(SETS)}")
-    parser.add_argument("--parts", default="convex,groups")
+    parser.add_argument("--parts", default="convex,groups", help="of convex, masses, groups")
     parser.add_argument("--weight-decays", default=",".join(f"{d:g}" for d in WEIGHT_DECAYS))
     parser.add_argument(
         "--draws", type=int, default=1, help="of the training points, at the paper's weight decay"
     )
+    parser.add_argument("--first-draw", type=int, default=0, help="skips those before it")
     parser.add_argument("--rows", type=int, default=1000, help="training points left out, of 4,900")
     parser.add_argument("--train", type=int, default=4900, help="training points, convex part")
+    parser.add_argument("--masses", default="2,1,0.5,0.1", help="of the query, part masses")
     parser.add_argument("--models", default="mlp,cnn", help="of the groups")
     parser.add_argument("--kinds", default=",".join(KINDS), help="of groups")
     parser.add_argument("--seeds", type=int, default=5)
@@ -242,11 +314,13 @@ def main() -> None:
         parser.error(f"unknown set {sorted(unknown)[0]}: of {', '.join(SETS)}")
     jax.config.update("jax_num_cpu_devices", cores())
     path = arguments.output / "mirrored_hypothesis.json"
-    results: dict[str, list[Any]] = {"convex": [], "groups": []}
+    results: dict[str, list[Any]] = {"convex": [], "masses": [], "groups": []}
     if arguments.resume and path.exists():
-        results = json.loads(path.read_text())["results"]
+        results |= json.loads(path.read_text())["results"]
+    results["groups"] = [refreshed(row) for row in results["groups"]]
     done = {(r["set"], r["weight_decay"], r["draw"]) for r in results["convex"]}
-    done |= {(r["set"], r["model"]) for r in results["groups"]}
+    done |= {(r["set"], r["mass"], r.get("draw", 0), "mass") for r in results["masses"]}
+    done |= {(r["set"], r["model"], r["train"], r["kind"]) for r in results["groups"]}
     settings = {
         key: value
         for key, value in vars(arguments).items()
@@ -254,19 +328,32 @@ def main() -> None:
     }
     settings |= {"weight_decays": decays, "cores": cores(), "device": jax.devices()[0].device_kind}
     for name in sets:
-        runs = [(decay, 0) for decay in decays]
-        runs += [(WEIGHT_DECAYS[0], sample) for sample in range(1, arguments.draws)]
+        samples = range(arguments.first_draw, arguments.draws)
+        runs = [(decay, 0) for decay in decays if 0 in samples]
+        runs += [(WEIGHT_DECAYS[0], sample) for sample in samples if sample]
         for decay, sample in runs if "convex" in arguments.parts else ():
             if (name, decay, sample) in done:
                 continue
             with float64():
                 row, pair = convex(name, arguments.train, arguments.rows, decay, sample)
-            results["convex"].append(row)
+            results["convex"].append(row | {"settings": settings})
             if arguments.plots and not sample:
                 arguments.plots.mkdir(parents=True, exist_ok=True)
                 np.savez(_points(arguments.plots, name, decay), truth=pair[0], mirror=pair[1])
             low, high = min(row["spearman"]), max(row["spearman"])
             print(f"{name}, weight decay {decay:g}: Spearman {low:.3f} to {high:.3f}", flush=True)
+            write_result(path, settings, results)
+        for sample in samples if "masses" in arguments.parts else ():
+            wanted = [float(mass) for mass in arguments.masses.split(",")]
+            wanted = [mass for mass in wanted if (name, mass, sample, "mass") not in done]
+            if not wanted:
+                continue
+            decay, points = WEIGHT_DECAYS[0], None
+            if arguments.plots and not sample:
+                points = _points(arguments.plots, name, decay)
+            with float64():
+                rows = masses(name, arguments.train, arguments.rows, decay, sample, wanted, points)
+            results["masses"] += [row | {"settings": settings} for row in rows]
             write_result(path, settings, results)
         panels = {}
         for decay in WEIGHT_DECAYS if arguments.plots else ():
@@ -276,19 +363,21 @@ def main() -> None:
         if panels:
             plot(arguments.plots / f"mirrored_convex_{name}.png", panels)
         for model in arguments.models.split(",") if "groups" in arguments.parts else ():
-            if (name, model) in done:
-                continue
             training = Training(model, arguments.epochs, arguments.batch_size, 0.02)
+            size, kinds = arguments.group_train, arguments.kinds.split(",")
+            kinds = tuple(kind for kind in kinds if (name, model, size, kind) not in done)
+            if not kinds:
+                continue
             rows, pairs = groups(
-                name, training, arguments.seeds, arguments.group_train, arguments.groups,
-                arguments.group_size, arguments.store, tuple(arguments.kinds.split(",")),
+                name, training, arguments.seeds, size, arguments.groups, arguments.group_size,
+                arguments.store, kinds,
             )  # fmt: skip
-            results["groups"] += rows
+            results["groups"] += [row | {"settings": settings} for row in rows]
             for row in rows:
                 print(f"{name}, {model}, {row['kind']}: Spearman {row['spearman']:.3f}", flush=True)
             if arguments.plots:
                 means = {k: (t.mean(axis=0), m.mean(axis=0)) for k, (t, m) in pairs.items()}
-                plot(arguments.plots / f"mirrored_groups_{name}_{model}.png", means)
+                plot(arguments.plots / f"mirrored_groups_{name}_{model}_{size}.png", means)
             write_result(path, settings, results)
 
 

@@ -18,7 +18,7 @@ KINDS = {"swept": "wrong labels 0 to 100 %", "shuffled": "the same, at random"}
 
 
 def panels(results: dict[str, Any], name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Title -> mirror and truth, of one set."""
+    """Title -> mirror and truth, of one set; networks at the size that all of them were run at."""
     found = {}
     for row in results["convex"]:
         if row["set"] == name and "worst_query" in row:
@@ -26,8 +26,11 @@ def panels(results: dict[str, Any], name: str) -> dict[str, tuple[np.ndarray, np
             title = f"{NAMES[name]}, logistic regression"
             found[title] = np.array(points["mirror"]), np.array(points["truth"])
             break
-    for row in results["groups"]:
-        if row["set"] == name and row["kind"] in KINDS:
+    shown = [row for row in results["groups"] if row["set"] == name and row["kind"] in KINDS]
+    sizes = [{r["train"] for r in shown if r["model"] == row["model"]} for row in shown]
+    common = set.intersection(*sizes) if sizes else set()
+    for row in shown:
+        if row["train"] in common:
             means = (np.mean(row[side], axis=0) for side in ("mirror", "truth"))
             found[f"{NAMES[name]}, {row['model'].upper()}, {KINDS[row['kind']]}"] = tuple(means)
     return found
@@ -54,6 +57,7 @@ def plot(path: Path, results: dict[str, Any]) -> None:
             axis.scatter(mirror, truth, s=10, alpha=0.6, linewidths=0, color="#0072b2")
             axis.set_title(title, fontsize=8)
             axis.ticklabel_format(scilimits=(-2, 3))
+            axis.locator_params(nbins=5)
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.2)
         row[0].set_ylabel("retrained without", fontsize=8)

@@ -33,30 +33,34 @@ def mirrored_hypothesis_table(document: dict[str, Any]) -> str:
             f"| {beside} | {_span(row['truth_per_mirror'], 2)} | {_times(row)} |"
         )
     lines += _other_draws(results["convex"])
+    lines += _by_mass(results.get("masses", []), first)
     if not results["groups"]:
         return "\n".join(lines)
     lines += [
         "",
         "**Groups on networks.** Correlation over the groups of the means over seeds; in brackets "
         "a 95 % bootstrap interval over groups. *Given the share*: Spearman after the share of "
-        "wrong labels is taken out of both. *Ceiling*: Spearman of the truth of every other seed "
-        "with the rest.",
+        "wrong labels is taken out of both. *Two seeds*: mean Spearman of the truths of two seeds. "
+        "*Ceiling*: what a score that knew the expected truth would reach against the mean over "
+        "the seeds, the square root of its reliability (Spearman and Brown); 0 where the seeds do "
+        "not agree at all.",
         "",
-        "| set | model | groups | seeds | Pearson | Spearman | given the share | ceiling "
-        "| released code: Pearson, Spearman |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| set | model | groups | seeds | Pearson | Spearman | given the share | two seeds "
+        "| ceiling | released code: Pearson, Spearman |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in results["groups"]:
-        low, high = row["spearman_interval"]
+    order = lambda row: (list(NAMES).index(row["set"]), -row["train"], row["model"] != "mlp")
+    for row in sorted(results["groups"], key=order):
         given = f"{row['given_share']:.3f}" if "given_share" in row else ""
-        ceiling = f"{row['halves']:.3f}" if "halves" in row else ""
+        seeds = f"{row['seeds_agree']:.3f}" if "seeds_agree" in row else ""
+        ceiling = _within(row["ceiling"], row["ceiling_interval"]) if "ceiling" in row else ""
         lines.append(
             f"| {NAMES[row['set']]} "
             f"| {row['model']}, {row['train']:,} examples, {row['epochs']} epochs "
             f"| {len(row['wrong_share'])} of {row['group_size']}, {KINDS[row['kind']]} "
             f"| {row['seeds']} "
-            f"| {row['pearson']:.3f} | {row['spearman']:.3f} ({low:.3f} to {high:.3f}) "
-            f"| {given} | {ceiling} | {_released(row)} |"
+            f"| {row['pearson']:.3f} | {_within(row['spearman'], row['spearman_interval'])} "
+            f"| {given} | {seeds} | {ceiling} | {_released(row)} |"
         )
     return "\n".join(lines)
 
@@ -81,6 +85,40 @@ def _other_draws(rows: list[dict[str, Any]]) -> list[str]:
             f"training points ({', '.join(str(row['left_out']) for row in drawn)} left out), "
             f"Pearson: {each}.",
         ]
+    return lines
+
+
+def _by_mass(rows: list[dict[str, Any]], at_one: list[dict[str, Any]]) -> list[str]:
+    """Least and mean correlation for every mass of the query, by the form of the mirror."""
+    if not rows:
+        return []
+    released = {row["set"]: row["released_code"] for row in at_one if row.get("released_code")}
+    lines = [
+        "",
+        f"**The query's mass**, at weight decay {rows[0]['weight_decay']:g}, "
+        f"{rows[0]['left_out']:,} left out: least and mean correlation over the test points. "
+        "*Added*: the query counts for so many examples; *taken*: minus so many; *symmetric*: half "
+        "the difference of the two. In brackets the released code's least.",
+        "",
+        "| set | mass | Pearson: added | taken | symmetric | Spearman: added | taken | symmetric |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, drawn in dict.fromkeys((row["set"], row.get("draw", 0)) for row in rows):
+        each = [r for r in rows if (r["set"], r.get("draw", 0)) == (name, drawn)]
+        title = NAMES[name]
+        if drawn:
+            title += f", draw {drawn + 1}, {each[0]['left_out']:,} left out"
+        elif name in released:
+            least = (f"{min(released[name][of]):.4f}" for of in ("pearson", "spearman"))
+            title += f" ({', '.join(least)})"
+        found = {(row["mass"], row["form"]): row for row in each}
+        for mass in sorted({row["mass"] for row in each}, reverse=True):
+            cells = [
+                _least_and_mean(found[mass, form][of])
+                for of in ("pearson", "spearman")
+                for form in ("added", "taken", "symmetric")
+            ]
+            lines.append(f"| {title} | {mass:g} | {' | '.join(cells)} |")
     return lines
 
 
@@ -126,3 +164,11 @@ def _released(row: dict[str, Any]) -> str:
 
 def _span(values: list[float], digits: int = 3) -> str:
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+def _within(value: float, interval: list[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _least_and_mean(values: list[float]) -> str:
+    return f"{min(values):.4f}, {sum(values) / len(values):.4f}"

@@ -11,10 +11,15 @@ from benchmarks.mirrored_groups import (
     agreement,
     influences,
     make_experiment,
+    reachable,
     subsets_of,
 )
+from benchmarks.mirrored_hypothesis import refreshed
+from benchmarks.mirrored_masses import by_mass
 from benchmarks.mirrored_plot import panels, plot
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
+from jaxinf.evaluation import spearman
+from jaxinf.influence.ground_truth import leave_one_out
 
 
 def experiment(num_groups=6, group_size=10):
@@ -60,10 +65,45 @@ def test_agreement_beyond_the_share():
     truth, mirror = (share + 0.05 * rng.normal(size=(4, 30)) for _ in range(2))
     found = agreement(truth, mirror, share)
     assert found["spearman"] > 0.95
-    assert found["halves"] > 0.9
+    assert found["ceiling"] > found["seeds_agree"] > 0.8
+    low, high = found["ceiling_interval"]
+    assert low <= found["ceiling"] <= high
     # both follow the share and nothing else
     assert abs(found["given_share"]) < 0.6
     assert "given_share" not in agreement(truth, mirror, 0 * share)
+
+
+def test_the_ceiling_is_what_the_expected_truth_reaches():
+    rng = np.random.default_rng(4)
+    expected = rng.normal(size=2000)
+    truth = expected + 2 * rng.normal(size=(5, 2000))
+    pair, ceiling = reachable(truth)
+    assert pair == pytest.approx(0.2, abs=0.05)
+    # a perfect score is above any one half against the rest, and at the ceiling
+    reached = spearman(truth.mean(axis=0)[None], expected[None])[0]
+    assert ceiling == pytest.approx(reached, abs=0.03)
+    halves = spearman(truth[::2].mean(axis=0)[None], truth[1::2].mean(axis=0)[None])[0]
+    assert ceiling > halves + 0.2
+    # seeds that do not agree leave nothing to be predicted
+    assert reachable(np.stack([expected, -expected]))[1] == 0
+
+
+def test_a_symmetric_mirror_follows_leave_one_out_of_a_quadratic():
+    problem, sample = quadratic(), np.arange(0, 40, 2)
+    truth = leave_one_out(*problem, l2=0.1, rows=sample).influences
+    rows = by_mass(problem, truth, sample, 0.5, l2=0.1)
+    assert [row["form"] for row in rows] == ["added", "taken", "symmetric"]
+    least = {row["form"]: min(row["pearson"]) for row in rows}
+    assert least["symmetric"] > 0.9
+    assert all(len(row["spearman"]) == 3 for row in rows)
+
+
+def quadratic():
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(43, 4)).astype(np.float32), rng.normal(size=43).astype(np.float32)
+    part = lambda rows: {"x": x[rows], "y": y[rows]}
+    loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2
+    return loss, np.zeros(4, np.float32), part(slice(40, None)), part(slice(40))
 
 
 @pytest.mark.slow
@@ -82,13 +122,52 @@ def test_mirrored_benchmark_runs(tmp_path):
 
 def test_a_run_that_is_resumed_keeps_what_it_has(tmp_path):
     kept = {"set": "digits", "weight_decay": 0.01, "draw": 0, "spearman": [0.5, 0.6]}
-    groups = {"set": "digits", "model": "mlp", "kind": "swept", "spearman": 0.5}
-    document = {"results": {"convex": [kept], "groups": [groups]}}
+    groups = {"set": "digits", "model": "mlp", "train": 6000, "spearman": 0.5}
+    groups = [groups | {"kind": kind} for kind in KINDS]
+    document = {"results": {"convex": [kept], "groups": groups}}
     (tmp_path / "mirrored_hypothesis.json").write_text(json.dumps(document))
     command = [sys.executable, "-m", "benchmarks.mirrored_hypothesis", "--sets", "digits"]
     options = ["--weight-decays", "0.01", "--models", "mlp", "--resume", "--output", str(tmp_path)]
     subprocess.run([*command, *options], cwd=ROOT, check=True, timeout=60)
     assert json.loads((tmp_path / "mirrored_hypothesis.json").read_text()) == document
+
+
+def test_figures_of_kept_losses_are_worked_out_anew():
+    rng = np.random.default_rng(6)
+    truth, share = rng.normal(size=(5, 30)), np.linspace(0, 1, 30)
+    row = {"set": "mnist", "seeds": 5, "halves": 0.5, "pearson": 0.0}
+    row |= {"truth": truth.tolist(), "mirror": truth.tolist(), "wrong_share": share.tolist()}
+    found = refreshed(row)
+    assert found["pearson"] == pytest.approx(1)
+    assert found["ceiling"] == reachable(truth)[1]
+    assert "halves" not in found
+    assert refreshed({"spearman": 0.5}) == {"spearman": 0.5}
+
+
+def test_the_table_of_masses():
+    row = {"set": "mnist", "weight_decay": 0.01, "train": 4900, "left_out": 4900}
+    each = {"added": 0.75, "taken": 0.25, "symmetric": 0.5}
+    rows = [
+        row | {"mass": mass, "form": form, "pearson": [p, p + 0.25], "spearman": [p, p]}
+        for mass in (0.1, 1.0)
+        for form, p in each.items()
+    ]
+    convex = row | {
+        "draw": 0,
+        "pearson": [0.99, 0.98],
+        "spearman": [0.7, 0.9],
+        "truth_per_mirror": [1.5, 1.25],
+        "seconds": {"ratio_for_all": 63.2},
+        "released_code": {"pearson": [0.9966, 0.9986], "spearman": [0.855, 0.941]},
+    }
+    results = {"convex": [convex], "masses": rows, "groups": []}
+    page = mirrored_hypothesis_table({"results": results})
+    cells = "0.7500, 0.8750 | 0.2500, 0.3750 | 0.5000, 0.6250 | 0.7500, 0.7500 | 0.2500, 0.2500"
+    assert f"| MNIST (0.9966, 0.8550) | 1 | {cells} | 0.5000, 0.5000 |" in page
+    assert page.index("| 1 | 0.75") < page.index("| 0.1 | 0.75")
+    other = [row | {"draw": 2, "left_out": 1000} for row in rows if row["mass"] == 1]
+    page = mirrored_hypothesis_table({"results": results | {"masses": rows + other}})
+    assert f"| MNIST, draw 3, 1,000 left out | 1 | {cells} | 0.5000, 0.5000 |" in page
 
 
 def test_the_tables_say_what_was_found():
@@ -116,7 +195,9 @@ def test_the_tables_say_what_was_found():
         "spearman": 0.25,
         "spearman_interval": [-0.1, 0.6],
         "wrong_share": [0.5] * 30,
-        "halves": 0.75,
+        "seeds_agree": 0.5,
+        "ceiling": 0.75,
+        "ceiling_interval": [0.25, 0.875],
         "released_code": {"pearson": 0.9864, "spearman": 0.9915},
     }
     page = mirrored_hypothesis_table({"results": {"convex": [convex], "groups": [groups]}})
@@ -129,7 +210,7 @@ def test_the_tables_say_what_was_found():
     swept = mirrored_hypothesis_table(
         {"results": {"convex": [convex], "groups": [groups | {"kind": "swept"}]}}
     )
-    assert "| 0.750 | 0.9864, 0.9915 |" in swept
+    assert "| 0.500 | 0.750 (0.250 to 0.875) | 0.9864, 0.9915 |" in swept
     assert "draws of the" not in page
     other = convex | {"draw": 1, "pearson": [0.97, 0.995]}
     page = mirrored_hypothesis_table({"results": {"convex": [convex, other], "groups": []}})
@@ -157,8 +238,8 @@ def test_retraining_benchmark_runs(tmp_path):
 
 
 def test_the_figure_has_a_panel_for_every_kind(tmp_path):
-    groups = {"set": "mnist", "model": "cnn", "mirror": [[1.0, 2.0], [3.0, 4.0]]}
-    groups |= {"truth": [[0.0, 1.0], [2.0, 3.0]]}
+    groups = {"set": "mnist", "model": "cnn", "train": 3000}
+    groups |= {"mirror": [[1.0, 2.0], [3.0, 4.0]], "truth": [[0.0, 1.0], [2.0, 3.0]]}
     results = {
         "convex": [{"set": "mnist", "worst_query": {"mirror": [1.0, 2.0], "truth": [2.0, 1.0]}}],
         "groups": [groups | {"kind": kind} for kind in ("swept", "shuffled", "clean")],
@@ -170,5 +251,11 @@ def test_the_figure_has_a_panel_for_every_kind(tmp_path):
     np.testing.assert_array_equal(mirror, [2.0, 3.0])
     np.testing.assert_array_equal(truth, [1.0, 2.0])
     assert panels(results, "fashion_mnist") == {}
+    # networks side by side at the one size that both were run at
+    mlp = [{**groups, "kind": "swept", "model": "mlp", "train": size} for size in (3000, 6000)]
+    mlp[1]["mirror"] = [[9.0, 9.0]]
+    both = panels(results | {"groups": results["groups"] + mlp}, "mnist")
+    assert len(both) == 4
+    np.testing.assert_array_equal(both["MNIST, MLP, wrong labels 0 to 100 %"][0], [2.0, 3.0])
     plot(tmp_path / "mirror.svg", results)
     assert (tmp_path / "mirror.svg").read_text().count("retrained without") == 1

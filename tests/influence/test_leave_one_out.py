@@ -210,6 +210,43 @@ def test_the_mirror_holds_to_first_order_with_the_error_halving(x64, exact):
     np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 2, rtol=0.1)
 
 
+def test_the_symmetric_mirror_has_no_second_order_error(x64, exact):
+    problem, (truth, _) = in_float64(logistic()), exact
+    problem = problem._replace(params=truth.fit.params)
+    expected = first_order(
+        problem.loss_fn, problem.queries, problem.train, jax.tree.map(jnp.asarray, truth.fit.params)
+    )
+    errors = []
+    for mass in (0.4, 0.2, 0.1):
+        added, taken = (
+            mirrored_leave_one_out(*problem, l2=L2, query_mass=m).influences for m in (mass, -mass)
+        )
+        errors.append(relative((added - taken) / (2 * mass), expected))
+        assert errors[-1] < relative(added / mass, expected) / 2
+    np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 4, rtol=0.1)
+
+
+def test_a_negative_mass_takes_the_query_away(x64):
+    problem = in_float64(ridge())
+    # a query that is a training example: without it, as leave-one-out trains
+    queries = jax.tree.map(lambda a: a[:3], problem.train)
+    found = mirrored_leave_one_out(*problem._replace(queries=queries), l2=L2, query_mass=-1.0)
+    x, y = (np.asarray(problem.train[name]) for name in ("x", "y"))
+    everything = np.ones(N, bool)
+    losses = lambda keep: ((x @ by_least_squares(x, y, keep) - y) ** 2).sum(axis=1)
+    for k in range(3):
+        expected = losses(everything) - losses(everything & (np.arange(N) != k))
+        assert relative(found.influences[k], expected) < 1e-8
+
+
+@pytest.mark.parametrize("make", [logistic, ridge])
+def test_a_mass_that_bends_the_objective_is_refused(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        with pytest.raises(InputError, match=r"query_mass is -400.0: .* not convex: .* raise l2"):
+            mirrored_leave_one_out(*make(), l2=L2, query_mass=-400.0)
+
+
 def test_steps_on_the_full_objective_reach_mirrored_leave_one_out(x64, exact):
     problem, (_, expected) = in_float64(logistic()), exact
     query = jax.tree.map(lambda a: a[:1], problem.queries)
@@ -276,7 +313,9 @@ def with_train(problem, **changes):
         (leave_one_out, {}, {"max_steps": 0}, "max_steps is 0"),
         (leave_one_out, {}, {"solver": "sgd"}, "'newton-cg'"),
         (leave_one_out, {}, {"models_at_once": 0}, "models_at_once is 0"),
-        (mirrored_leave_one_out, {}, {"query_mass": 0.0}, "query_mass is 0.0"),
+        (mirrored_leave_one_out, {}, {"query_mass": 0.0}, "query_mass is 0.0: .* not 0"),
+        (mirrored_leave_one_out, {}, {"query_mass": np.nan}, "query_mass is nan"),
+        (mirrored_leave_one_out, {}, {"query_mass": -np.inf}, "query_mass is -inf"),
         (mirrored_leave_one_out, {"y": np.full(N, 7, np.int32)}, {}, "not finite"),
     ],
 )
@@ -285,6 +324,18 @@ def test_bad_input_is_refused_in_one_line(method, change, options, message):
     with pytest.raises(InputError, match=message) as caught:
         method(*problem, **({"l2": L2} | options))
     assert "\n" not in str(caught.value)
+
+
+def test_the_only_example_of_a_class_is_not_left_out():
+    problem = logistic()
+    y = np.where(np.arange(N) == 3, 2, np.arange(N) % 2).astype(np.int32)
+    alone = with_train(problem, y=y)
+    for rows in (None, [0, 3]):
+        with pytest.raises(InputError, match=r"row 3 is the only example of class 2: .*allow_miss"):
+            leave_one_out(*alone, l2=L2, rows=rows)
+    found = leave_one_out(*alone, l2=L2, rows=[0, 3], allow_missing_classes=True, tolerance=1e-4)
+    assert np.isfinite(found.influences).all()
+    assert leave_one_out(*alone, l2=L2, rows=[0], tolerance=1e-4).influences.shape[1] == 1
 
 
 def test_a_problem_without_a_single_minimum_is_refused():

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
@@ -16,14 +17,19 @@ from jaxinf.influence.checks import check_alike, check_queries
 from jaxinf.influence.ground_truth.convex import ConvexFit, check_reached, fit_problem
 from jaxinf.influence.ground_truth.many_models import check_at_once, map_models
 from jaxinf.influence.ground_truth.newton import (
+    Gradient,
     check_search,
     conjugate_gradients,
     default_tolerance,
     minimise,
 )
 from jaxinf.influence.ground_truth.objective import make_problem, objective
-from jaxinf.influence.queries import QueryGroups, as_groups
+from jaxinf.influence.queries import QueryGroups, as_groups, group_loss
 from jaxinf.typing import Batch, Params, PerExampleLoss
+
+# conjugate directions looked at, and the share of the squared residual that is round-off
+_DIRECTIONS = 50
+_SOLVED = 1e-8
 
 
 @functools.partial(
@@ -76,8 +82,11 @@ def mirrored_leave_one_out(
         queries: K examples, or groups of them from `group_queries` (mean loss of the group).
         train: pytree of arrays with leading axis N, held on the device as one batch.
         l2: penalty on all parameters, biases too.
-        query_mass: how many training examples a query counts for; a group of m that is to be
-            added as m examples has mass m.
+        query_mass: how many training examples a query counts for, other than 0; a group of m that
+            is to be added as m examples has mass m. A negative mass takes the query's loss away:
+            the objective must stay strictly convex, which takes a strong `l2` or many training
+            examples, or else a small mass. Half the influences at m minus half those at −m have no
+            second-order error; divide by m to compare masses.
         tolerance: Euclidean norm of the gradient that every training reaches; by default 1e-10
             for float64 parameters and 1e-6 for float32.
         max_steps: most Newton steps of one training.
@@ -89,7 +98,8 @@ def mirrored_leave_one_out(
         `MirroredLeaveOneOut`.
 
     Raises:
-        InputError: for input that cannot be used.
+        InputError: for input that cannot be used, or a negative mass under which the objective is
+            not convex where the training ends.
 
     Warns:
         ConvergenceWarning: a training did not reach the tolerance.
@@ -108,8 +118,8 @@ def mirrored_leave_one_out(
     check_search(tolerance, max_steps)
     check_at_once(models_at_once)
     check_queries(queries)
-    if not 0 < query_mass < float("inf"):
-        raise InputError(f"query_mass is {query_mass}: a positive number of training examples")
+    if not 0 < abs(query_mass) < float("inf"):
+        raise InputError(f"query_mass is {query_mass}: a finite number of training examples, not 0")
     problem = make_problem(loss_fn, params, train, l2)
     groups = as_groups(queries)
     check_alike(groups, problem.train)
@@ -119,7 +129,7 @@ def mirrored_leave_one_out(
     fit = fit_problem(problem, tolerance, max_steps)
     problem = problem._replace(params=fit.params)
     search = (jnp.asarray(goal, dtype), jnp.int32(max_steps))
-    losses, norms, steps = map_models(
+    losses, norms, steps, curvatures = map_models(
         _with_query,
         (problem, jnp.asarray(query_mass, dtype), search),
         jax.tree.map(np.asarray, groups),
@@ -128,12 +138,17 @@ def mirrored_leave_one_out(
         description="adding queries",
         progress=progress,
     )
+    if query_mass < 0 and (curvatures <= 0).any():
+        raise InputError(
+            f"query_mass is {query_mass}: without so much of query {np.nanargmin(curvatures)} the "
+            "objective is not convex: take a mass nearer to 0 or raise l2"
+        )
     check_reached(norms, goal, "training with the query", steps)
     before = np.asarray(_train_losses(problem, problem.params))
     return MirroredLeaveOneOut(before - losses, norms, steps, fit)
 
 
-def _with_query(state: Any, query: QueryGroups) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _with_query(state: Any, query: QueryGroups) -> tuple[jax.Array, ...]:
     problem, mass, (tolerance, max_steps) = state
     start, unravel = ravel_pytree(problem.params)
     gradient = jax.grad(lambda flat: objective(problem, unravel(flat), added=(query, mass)))
@@ -145,7 +160,41 @@ def _with_query(state: Any, query: QueryGroups) -> tuple[jax.Array, jax.Array, j
         max_steps=max_steps,
     )
     losses = _train_losses(problem, unravel(found.point))
-    return losses, found.gradient_norm, found.num_steps
+    of_query = jax.grad(lambda flat: group_loss(problem.loss_fn, unravel(flat), query))
+    curvature = lax.cond(
+        mass < 0,
+        lambda point: _least_curvature(gradient, point, of_query(point)),
+        lambda point: jnp.full((), jnp.inf, point.dtype),
+        found.point,
+    )
+    return losses, found.gradient_norm, found.num_steps, curvature
+
+
+def _least_curvature(gradient: Gradient, point: jax.Array, start: jax.Array) -> jax.Array:
+    """The least curvature along the conjugate directions from `start`, to the first below 0.
+
+    All of them are positive just where the Hessian is positive definite on the space that its
+    powers span from `start`; from the query's gradient, that is where the query's loss bends.
+    """
+    _, hessian = jax.linearize(gradient, point)
+    dot = functools.partial(jnp.vdot, precision="highest")
+    first = dot(start, start)
+
+    def unfinished(state: Any) -> jax.Array:
+        residual, _, least, step = state
+        return (least > 0) & (step < _DIRECTIONS) & (dot(residual, residual) > _SOLVED * first)
+
+    def advance(state: Any) -> Any:
+        residual, way, least, step = state
+        bent = hessian(way)
+        curvature = dot(way, bent)
+        squared = dot(residual, residual)
+        left = residual - squared / curvature * bent
+        onward = left + dot(left, left) / squared * way
+        return left, onward, jnp.minimum(least, curvature / dot(way, way)), step + 1
+
+    infinite = jnp.full((), jnp.inf, point.dtype)
+    return lax.while_loop(unfinished, advance, (start, start, infinite, jnp.int32(0)))[2]
 
 
 @jax.jit
