@@ -23,10 +23,24 @@ from jaxinf.cli.value_choices import Embedding
 
 def memorisation(
     train: TrainingSet,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Test examples in the same form, for --retrain: which of them models get right "
+            "because of one training example (pairs.parquet). A pair counts with an influence of "
+            "0.15 or more, beyond 4 standard errors, of a training example memorised 0.25 or more. "
+            "It may be the same .npz file, if that has x_test and y_test.",
+            show_default="none",
+        ),
+    ] = None,
     label: LabelColumn = None,
     feature: FeatureColumns = None,
     drop: DropColumns = None,
     train_labels: TrainLabels = None,
+    test_labels: Annotated[
+        Path | None,
+        typer.Option(help="The .npy file of the labels, where --test is a .npy file."),
+    ] = None,
     size: ImageSize = None,
     embedding: EmbeddingAsInValue = Embedding.AUTO,
     estimate: Annotated[
@@ -67,9 +81,9 @@ def memorisation(
             show_default="none",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for scores.parquet and report.html.")] = Path(
-        "jaxinf-memorisation"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for scores.parquet, pairs.parquet and report.html.")
+    ] = Path("jaxinf-memorisation"),
     seed: Annotated[int, typer.Option(help="Seed of subsets and training.")] = 0,
     report: Report = True,
     progress: Progress = True,
@@ -80,8 +94,9 @@ def memorisation(
     it, and not when it was left out. Such examples are rare, atypical, or mislabelled. The network
     is trained here, on the features; for a network of your own see docs/memorisation.md.
 
-    Writes scores.parquet (a row per training row, in its order) and report.html (the most
-    memorised ones, and how the scores spread).
+    Writes scores.parquet (a row per training row, in its order), with --test pairs.parquet (a row
+    per pair of a training and a test example that counts, highest influence first), and report.html
+    (the most memorised ones, how the scores spread, and the strongest pairs).
     """
     from jaxinf.cli.console import say, show_table, steps
     from jaxinf.cli.memorisation_findings import (
@@ -89,6 +104,7 @@ def memorisation(
         memorised_table,
         write_scores,
     )
+    from jaxinf.cli.memorisation_pair_findings import write_pairs
     from jaxinf.cli.memorisation_search import Asked, estimated, retrained
     from jaxinf.cli.rows import Wanted
     from jaxinf.report import write_report
@@ -96,13 +112,16 @@ def memorisation(
     wanted = Wanted(label, tuple(feature or ()), tuple(drop or ()), None, size, train_labels)
     asked = Asked(estimate, models, retrain, fraction, epochs, hidden, store, seed)
     with steps(2, enabled=progress) as begin:
-        found = estimated(train, wanted, embedding, asked, begin)
+        found = estimated(train, test, wanted, test_labels, embedding, asked, begin)
     if retrain:
         found = retrained(found, progress)
     written = (write_scores(out, found),)
+    if found.owed is not None:
+        written += (write_pairs(out, found.rows, found.owed),)
     if report:
         settings = {
             "train": train,
+            "test": test,
             "estimate": estimate.value,
             "models": models,
             "retrain": retrain,
@@ -122,5 +141,7 @@ def memorisation(
     listed = memorised_table(found, 5)
     show_table(listed, listed.caption)
     say(found.summary)
+    if found.owed is not None:
+        say(found.owed.summary)
     say(f"Features: {found.note}.")
     say(f"Wrote {', '.join(str(file) for file in written)}.")

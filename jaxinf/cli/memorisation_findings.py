@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinf.cli.memorisation_pair_findings import pairs_section
 from jaxinf.cli.memorisation_search import Found, top_overlap
 from jaxinf.cli.value_outputs import storable, write_table
 from jaxinf.cli.valued import cell_text, is_picture
@@ -94,6 +95,8 @@ def memorised_table(found: Found, count: int = _LISTED) -> Table:
 def memorisation_sections(found: Found) -> list[Section]:
     """The report's chapters."""
     sections = [_overview(found), _most(found)]
+    if found.owed is not None:
+        sections.append(pairs_section(found.rows, found.owed))
     return sections if found.right is None else [*sections, _agreement(found)]
 
 
@@ -101,6 +104,7 @@ def _overview(found: Found) -> Section:
     rows, asked = found.rows, found.asked
     facts = [
         ("training examples", f"{len(rows):,}"),
+        *([] if found.test_rows is None else [("test examples", f"{len(found.test_rows):,}")]),
         ("classes", f"{len(found.classes):,}"),
         ("features", found.note),
         ("network", f"one hidden layer of {asked.hidden}, {asked.epochs} epochs"),

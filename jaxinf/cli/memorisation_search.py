@@ -25,6 +25,7 @@ from jaxinf.applications.memorisation import (
 from jaxinf.applications.mislabelled import network_loss, train_models
 from jaxinf.cli.features import put_together
 from jaxinf.cli.memorisation_choices import Estimate
+from jaxinf.cli.memorisation_pairs import MEMORISED, Owed, check_test, owed, read_test
 from jaxinf.cli.rows import Rows, Wanted, check_classes
 from jaxinf.cli.tables import read_rows
 from jaxinf.cli.value_choices import Embedding
@@ -83,6 +84,9 @@ class Found:
         right: memorisation by right or wrong; None unless it was asked for.
         probability: the same by the probability of the label.
         reliability: of `right`.
+        test_rows: the test set as read; None without one.
+        test: its features and classes, as `train`.
+        owed: what retraining said of it.
     """
 
     rows: Rows
@@ -95,6 +99,9 @@ class Found:
     right: InOutDifference | None = None
     probability: InOutDifference | None = None
     reliability: Reliability | None = None
+    test_rows: Rows | None = None
+    test: dict[str, np.ndarray] | None = None
+    owed: Owed | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -129,11 +136,11 @@ class Found:
                 "--retrain 100 gives scores with standard errors."
             )
         else:
-            count = int(np.sum(self.right.scores >= 0.25))
+            count = int(np.sum(self.right.scores >= MEMORISED))
             text = (
                 f"{count:,} of {len(self.rows):,} training examples ({count / len(self.rows):.1%}) "
-                f"have a memorisation score of 0.25 or more, by {self.asked.retrain:,} models of "
-                f"{self.asked.fraction:.0%} of the examples."
+                f"have a memorisation score of {MEMORISED:g} or more, by {self.asked.retrain:,} "
+                f"models of {self.asked.fraction:.0%} of the examples."
             )
         if self.accuracies is None:
             return text
@@ -146,29 +153,49 @@ class Found:
 
 def estimated(
     path: Path,
+    test_path: Path | None,
     wanted: Wanted,
+    test_labels: Path | None,
     embedding: Embedding,
     asked: Asked,
     begin: Callable[[str], None],
 ) -> Found:
-    """Read the set and estimate memorisation; two steps of `begin`.
+    """Read the sets and estimate memorisation; two steps of `begin`.
 
     Raises:
-        InputError: a set that cannot be read, one class, NaN, or counts that mean nothing.
+        InputError: a set that cannot be read, one class, NaN, a test set that does not fit or
+            without retraining, or counts that mean nothing.
     """
     _check_counts(asked)
+    if test_path is None and test_labels is not None:
+        raise InputError("--test-labels are the labels of --test, which is not given")
+    if test_path is not None and not asked.retrain:
+        raise InputError(
+            "--test needs --retrain: influence on test examples is told by retrained models, some "
+            "100 or more"
+        )
     begin(f"reading {path.name}")
     rows = read_rows(path, wanted)
     classes, y = np.unique(rows.labels, return_inverse=True)
     check_classes(classes)
     if len(rows) < 4:
         raise InputError(f"{rows.name} has {len(rows)} rows: leaving some out takes at least 4")
-    sets = put_together(rows, rows, embedding)
+    test_rows = None if test_path is None else read_test(test_path, rows, wanted, test_labels)
+    sets = put_together(rows, rows if test_rows is None else test_rows, embedding)
     train = {"x": np.asarray(sets.train_features, np.float32), "y": y.astype(np.int32)}
+    test = None
+    if test_rows is not None:
+        check_test(test_rows, classes, sets)
+        test = {
+            "x": np.asarray(sets.valid_features, np.float32),
+            "y": np.searchsorted(classes, test_rows.labels).astype(np.int32),
+        }
     if asked.retrain:
         _subsets(asked, len(rows))  # refused before any training
     begin(f"training {asked.models} models on {len(rows):,} rows")
-    found = Found(rows, classes, train, sets.note, asked, np.zeros(len(rows)))
+    found = Found(
+        rows, classes, train, sets.note, asked, np.zeros(len(rows)), test_rows=test_rows, test=test
+    )
     if asked.estimate in _RECIPES:
         return replace(found, estimate=_early(found))
     masks = fold_subsets(2, len(rows), repeats=asked.models // 2, seed=asked.seed)
@@ -183,16 +210,19 @@ def estimated(
 
 
 def retrained(found: Found, progress: bool) -> Found:
-    """Feldman and Zhang's scores beside the estimate."""
+    """Feldman and Zhang's scores beside the estimate, and pairs where there is a test set."""
     asked = found.asked
     masks = _subsets(asked, len(found.rows))
-    outputs = _record(found, masks, "retrain", progress)
+    # a store of a run without a test set lacks the answers, and stays as it is
+    part = "retrain" if found.test is None else "retrain-test"
+    outputs = _record(found, masks, part, progress, found.test)
     return replace(
         found,
         accuracies=(outputs.train_accuracy, outputs.left_out_accuracy),
         right=memorisation_scores(masks, outputs.correct),
         probability=memorisation_scores(masks, outputs.probability),
         reliability=split_half_reliability(masks, outputs.correct, seed=0),
+        owed=None if found.test_rows is None else owed(outputs, found.test_rows, asked.seed),
     )
 
 
@@ -221,8 +251,14 @@ def _network(found: Found) -> Any:
     return MLP((found.asked.hidden,), len(found.classes))
 
 
-def _record(found: Found, masks: np.ndarray, part: str, progress: bool) -> RetrainedOutputs:
-    """What a network trained on each mask's rows says of every row."""
+def _record(
+    found: Found,
+    masks: np.ndarray,
+    part: str,
+    progress: bool,
+    test: dict[str, np.ndarray] | None = None,
+) -> RetrainedOutputs:
+    """What a network trained on each mask's rows says of every row, and of every test example."""
     asked, module = found.asked, _network(found)
     like = found.train["x"][:1]
 
@@ -235,6 +271,7 @@ def _record(found: Found, masks: np.ndarray, part: str, progress: bool) -> Retra
         init,
         lambda params, state, batch: jnp.asarray(module.apply({"params": params}, batch["x"])),
         found.train,
+        test,
         subsets=masks,
         optimizer=optax.adam(_RATE),
         num_epochs=asked.epochs,
