@@ -120,8 +120,9 @@ def language(
         ],
     )
     model = load_causal_lm(checkpoint)
-    tokenizer = load_tokenizer(checkpoint, end=model.end)
+    tokenizer = load_tokenizer(checkpoint, end=model.end, begin=model.begin)
     names = () if method is LanguageMethod.NONE else (method.value,)
+    key = jax.random.key(seed)
     found = trace_facts(
         model.module,
         model.params,
@@ -136,7 +137,7 @@ def language(
         truncate=truncate,
         store=store,
         progress=progress,
-        key=jax.random.key(seed),
+        key=key,
     )
     shown = min(top, len(sentences))
     written = write_text_scores(out, found.scores)
@@ -153,7 +154,9 @@ def language(
             "Which training texts are behind these answers?",
             [
                 *([agreement_section(found)] if names else []),
-                *query_sections(found, model, tokenizer, sentences, prompts, answers, names, shown),
+                *query_sections(
+                    found, model, tokenizer, sentences, prompts, answers, names, shown, key
+                ),
             ],
             provenance(settings),
             summary=f"{len(prompts)} questions, {len(sentences)} training texts.",

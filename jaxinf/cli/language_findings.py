@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
+import jax
 import numpy as np
 
 from jaxinf.applications.language import FactTrace, build_method, proponent_tokens, shades
+from jaxinf.applications.language.methods import TextMethod
 from jaxinf.errors import require_extra
 from jaxinf.evaluation import top_k_overlap
 from jaxinf.models.language import LoadedLM, TextTokenizer
@@ -14,6 +17,14 @@ from jaxinf.report.figures import line_chart
 
 _QUERIES = 20
 _DEEPEST = 100
+_NOTE = (
+    "Green: being taught to predict this word here makes the answer likelier; red: less so. The "
+    "shade is the word's share of the score, relative to the strongest word of its text."
+)
+_NOTES = {
+    "by-token": _NOTE.replace("the answer likelier", "the question and its answer likelier"),
+    "best-token": _NOTE.replace("share of the score", "own score, the highest being its text's"),
+}
 _HEADINGS = {"bm25": "BM25, words alone", "combined": "combined with BM25"}
 
 
@@ -93,10 +104,14 @@ def query_sections(
     answers: Sequence[str],
     methods: Sequence[str],
     top: int,
+    key: jax.Array,
 ) -> list[Section]:
-    """A chapter per question: the first texts of every method, words shaded where they split."""
+    """A chapter per question: the first texts of every method, words shaded where they split.
+
+    `key` is that of `trace_facts`, so that the words' shares are of its scores.
+    """
     first = list(range(min(_QUERIES, len(prompts))))
-    tokens = _shaded(found, model, methods, first, top)
+    tokens = _shaded(found, model, methods, first, top, key)
     sections = []
     for query in first:
         says = "The model gives this answer" if found.answered[query] else (
@@ -126,23 +141,25 @@ def query_sections(
 
 
 def _note(tokens: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    if not tokens:
-        return ()
-    return (
-        "Green: being taught to predict this word here makes the answer likelier; red: less so. "
-        "The shade is relative to the strongest word of its text.",
-    )
+    return tuple(_NOTES.get(name, _NOTE) for name in tokens)
 
 
 def _shaded(
-    found: FactTrace, model: LoadedLM, methods: Sequence[str], queries: list[int], top: int
+    found: FactTrace,
+    model: LoadedLM,
+    methods: Sequence[str],
+    queries: list[int],
+    top: int,
+    key: jax.Array,
 ) -> dict[str, np.ndarray]:
-    asked = {name: array[queries] for name, array in found.queries.items()}
     shaded = {}
-    for name in methods:
-        if build_method(name, model.module).followed is None:  # type: ignore[arg-type]
+    for name in cast(Sequence[TextMethod], methods):
+        if build_method(name, model.module).shares is None:
             continue
         rows = found.top(top, name)[queries]
-        shares = proponent_tokens(model.module, model.params, name, asked, found.train, rows)  # type: ignore[arg-type]
+        asked = {part: array[queries] for part, array in found.asked(name).items()}
+        shares = proponent_tokens(
+            model.module, model.params, name, asked, found.train, rows, key=key
+        )
         shaded[name] = shades(shares, found.train["mask"][rows])
     return shaded

@@ -6,7 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinf.applications.language import by_token, causal_lm_loss, unit_weights
+from jaxinf.applications.language import (
+    by_token,
+    causal_lm_loss,
+    shares_by_token,
+    unit_weights,
+)
 from jaxinf.applications.language.by_token import estimated_token_norms
 from jaxinf.applications.language.losses import token_nats
 from jaxinf.engine import Stream
@@ -92,6 +97,23 @@ def test_scores_are_slopes_over_norms(case, aggregate):
     else:
         expected = np.where(mask, cosines, -np.inf).max(axis=2)
     assert np.linalg.norm(found - expected) < 0.15 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "best"])
+def test_shares_of_tokens_make_up_the_score(case, aggregate):
+    module, params, train, _ = case
+    queries = {name: array[:2] for name, array in train.items()}
+    method, shares = (
+        make(module, aggregate=aggregate, num_probes=2) for make in (by_token, shares_by_token)
+    )
+    state = shares.prepare(params, queries, Stream(ArraySource(train), 4))
+    found = np.asarray(jax.jit(shares.score)(state, train))
+    whole = np.asarray(jax.jit(method.score)(state, train))
+    made = found.sum(axis=2)
+    if aggregate == "best":
+        made = np.where(counted(train), found, -np.inf).max(axis=2)
+    np.testing.assert_allclose(made, whole, atol=1e-5 * np.abs(whole).max())
+    assert not found[:, ~counted(train)].any()
 
 
 def test_settings_that_mean_nothing_are_refused(case):

@@ -1,21 +1,27 @@
 """The recipe on a model that was taught two facts, and its refusals."""
 
 from functools import partial
+from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from jaxinf.applications.language import (
     METHODS,
+    LanguageWarning,
     build_method,
     causal_lm_loss,
     encode_texts,
+    guessing,
     mean_hidden_state,
     proponent_tokens,
     trace_facts,
 )
+from jaxinf.applications.language.losses import token_nats
 from jaxinf.errors import InputError
 from jaxinf.models import fit
 from jaxinf.models.language import CausalLM, LanguageConfig, train_bpe
@@ -106,16 +112,89 @@ def test_parts_of_queries_and_a_store_give_the_same(untaught, tmp_path):
     assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["bm25-0", "bm25-1"]
 
 
-@pytest.mark.slow
-def test_tokens_of_proponents_sum_to_their_scores(untaught):
-    module, params, _ = untaught
+class Tiny(nn.Module):
+    """The next token by the mean of those so far: quick to compile, and yet with a context."""
+
+    config: LanguageConfig
+
+    @nn.compact
+    def __call__(self, tokens):
+        hidden = nn.Embed(self.config.vocab_size, 6, name="table")(tokens)
+        so_far = jnp.cumsum(hidden, axis=1) / jnp.arange(1, 1 + tokens.shape[1])[None, :, None]
+        return nn.Dense(self.config.vocab_size, name="head")(jnp.tanh(so_far))
+
+
+@pytest.fixture(scope="module")
+def quick(untaught):
+    module = Tiny(untaught[0].config)
+    params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 4), np.int32))["params"]
+    return module, params, untaught[2]
+
+
+SPLIT = [name for name in METHODS if name not in ("trak", "hidden-states")]
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_shares_of_tokens_make_up_the_scores(quick, name):
+    module, params, _ = quick
+    # a step large enough that what it changes is not lost to round-off
+    settings = {"key": jax.random.key(3), "num_probes": 4, "learning_rate": 1e-2}
+    found = trace(quick, methods=[name], **settings)
+    rows = found.top(3, name)
+    shares = proponent_tokens(
+        module, params, name, found.asked(name), found.train, rows, **settings
+    )
+    assert shares.shape == (2, 3, found.train["tokens"].shape[1])
+    counted = found.train["mask"][rows]
+    assert not shares[~counted].any()
+    reduction = build_method(name, module).shares.reduction
+    assert reduction == ("max" if name == "best-token" else "sum")
+    if reduction == "max":
+        made = np.where(counted, shares, -np.inf).max(axis=2)
+    else:
+        made = shares.sum(axis=2)
+    scores = found.scores[name]
+    expected = np.take_along_axis(scores, rows, axis=1)
+    np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(scores).max())
+
+
+def test_the_whole_question_is_asked_where_the_method_looks_at_it(untaught):
+    module, params, tokenizer = untaught
     found = trace(untaught, methods=())
-    rows = found.top(3)
-    shares = proponent_tokens(module, params, "forward-inf-jvp", found.queries, found.train, rows)
-    method = build_method("forward-inf-jvp", module).followed
-    whole = np.asarray(jax.jit(method.score)(method.prepare(params, found.queries), found.train))
-    expected = np.take_along_axis(whole, rows, axis=1)
-    np.testing.assert_allclose(shares.sum(axis=2), expected, atol=1e-4 * np.abs(whole).max())
+    assert found.asked("best-token") is found.queries
+    whole = found.asked("by-token")
+    assert (
+        tokenizer.decode(whole["tokens"][0][whole["mask"][0]]) == "Rome lies in Italy<|endoftext|>"
+    )
+    assert tokenizer.decode(found.queries["tokens"][0][found.queries["mask"][0]]) == " Italy"
+    with pytest.raises(InputError, match=r"pass FactTrace\.asked\('by-token'\)"):
+        proponent_tokens(module, params, "by-token", found.queries, found.train, [[0], [0]])
+    with pytest.raises(InputError, match="method 'bm25' is unknown"):
+        found.asked("bm25")
+
+
+def test_a_model_that_does_worse_than_guessing_is_told_of(quick, recwarn):
+    module, params, tokenizer = quick
+    trace(quick, methods=())
+    assert not recwarn.list
+    # sure of one token that stands nowhere, as a model is of another tokenizer's
+    wrong = params | {"head": params["head"] | {"bias": params["head"]["bias"].at[200].set(9.0)}}
+    with pytest.warns(LanguageWarning, match="worse than guessing on the training texts") as told:
+        trace_facts(
+            module, wrong, tokenizer, SENTENCES, PROMPTS, ANSWERS, methods=(), progress=False
+        )
+    assert [Path(one.filename) for one in told] == [Path(__file__)]
+
+
+@pytest.mark.parametrize(("count", "most"), [(11, 64), (11, 4), (1, 64)])
+def test_the_mean_loss_is_of_texts_taken_evenly(quick, monkeypatch, count, most):
+    module, params, tokenizer = quick
+    batch = encode_texts(SENTENCES[:count], tokenizer, context=16, length=16)
+    monkeypatch.setattr(guessing, "_TOKENS_AT_ONCE", 3 * 16)  # blocks of 3
+    rows = {(11, 64): range(11), (11, 4): [0, 3, 7, 10], (1, 64): [0]}[count, most]
+    nats = jax.jit(token_nats(module))(params, {name: a[list(rows)] for name, a in batch.items()})
+    expected = float(np.sum(nats)) / batch["mask"][list(rows)].sum()
+    assert guessing.mean_nats(module, params, batch, most=most) == pytest.approx(expected, 1e-5)
 
 
 def test_the_first_method_is_combined_with_bm25(untaught):

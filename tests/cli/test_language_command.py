@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,6 +82,34 @@ def test_scores_are_the_librarys_and_bm25_comes_first(call, files, tmp_path, met
     assert "belongs to another run" in refused.stderr
 
 
+def test_the_tokenizer_and_the_shades_are_those_of_the_run(call, files, tmp_path, monkeypatch):
+    settings = json.loads((files[0] / "config.json").read_text()) | {"bos_token_id": 65}
+    (files[0] / "config.json").write_text(json.dumps(settings))
+    heard = {}
+
+    def trace(module, params, tokenizer, *texts, **options):
+        options["methods"] = ()  # what a method finds does not matter here
+        found = trace_facts(module, params, tokenizer, *texts, **options)
+        heard.update(tokenizer=tokenizer, found=found, key=options["key"])
+        return replace(found, scores=found.scores | {"by-token": found.scores["bm25"]})
+
+    def shares(module, params, method, queries, train, rows, *, key):
+        heard.update(method=method, asked=queries, shade_key=key)
+        return np.ones((*rows.shape, train["tokens"].shape[1]))
+
+    monkeypatch.setattr("jaxinf.applications.language.trace_facts", trace)
+    monkeypatch.setattr("jaxinf.cli.language_findings.proponent_tokens", shares)
+    result = call("language", *files, "--out", tmp_path / "o", "--no-progress", "--seed", 5)
+    assert result.exit_code == 0, result.output
+    assert (heard["tokenizer"].begin, heard["tokenizer"].end) == (65, 0)
+    assert (heard["found"].train["tokens"][:, 0] == 65).all()
+    assert heard["method"] == "by-token"
+    assert heard["shade_key"] == heard["key"] == jax.random.key(5)
+    np.testing.assert_array_equal(heard["asked"]["mask"], heard["found"].whole["mask"])
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "the question and its answer likelier" in page
+
+
 def test_what_does_not_fit_is_told_in_one_line(refused, files, tmp_path):
     checkpoint, texts, queries = files
     run = lambda *given: refused("language", *given, "--method", "none", "--out", tmp_path / "o")
@@ -94,6 +124,9 @@ def test_what_does_not_fit_is_told_in_one_line(refused, files, tmp_path):
     shutil.copytree(checkpoint, other)
     train_bpe(["".join(map(chr, range(200, 900)))] * 3, 400).save(other)
     assert "do not belong together" in run(other, texts, queries)
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(settings | {"eos_token_id": 50256}))
+    assert "end is 50256, which is no token of this tokenizer" in run(other, texts, queries)
     (other / "tokenizer.json").unlink()
     assert "no tokenizer.json there" in run(other, texts, queries)
     settings = json.loads((other / "config.json").read_text()) | {"model_type": "mamba"}

@@ -19,11 +19,11 @@ def encode_texts(
     truncate: bool = False,
     spans: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Texts as `tokens` and `mask`, the end-of-text token before and behind each.
+    """Texts as `tokens` and `mask`, between the tokens that begin and end a text.
 
     Args:
         texts: N strings.
-        tokenizer: with or without an end-of-text token.
+        tokenizer: with or without tokens that begin and end a text.
         context: the longest sequence that the model takes.
         vocab_size: of the model, to see that the tokenizer fits it.
         length: T; default the longest text's, at most `context`.
@@ -46,16 +46,16 @@ def encode_texts(
         ([[0, 65, 66, 0], [0, 65, 0, 0]], [[0, 1, 1, 1], [0, 1, 1, 0]])
     """
     _check_fit(texts, tokenizer, vocab_size, "texts")
-    around = [] if tokenizer.end is None else [tokenizer.end]
+    before, behind = _some(tokenizer.begin), _some(tokenizer.end)
     found = tokenizer.encode_spans(texts)
     _refuse_empty([row for row, _ in found], "text")
-    rows = [[*around, *row, *around] for row, _ in found]
+    rows = [[*before, *row, *behind] for row, _ in found]
     masks = [[False] + [True] * (len(row) - 1) for row in rows]
     if spans is not None:
         if len(spans) != len(rows):
             raise InputError(f"{len(rows)} texts but {len(spans)} spans: give one each")
         masks = [
-            _within(places, span, len(around)) + [False] * len(around)
+            _within(places, span, len(before)) + [False] * len(behind)
             for (_, places), span in zip(found, spans, strict=True)
         ]
     return _pad(rows, masks, context, length, truncate, "text")
@@ -71,6 +71,8 @@ def encode_answers(
     length: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Prompts continued by their answers, where the answer's tokens alone count.
+
+    The token that begins a text stands before them; none ends them.
 
     A space is put between the two where neither has one; trailing spaces of a prompt go to the
     answer, where byte-pair vocabularies have them.
@@ -103,11 +105,11 @@ def encode_answers(
         if not isinstance(answer, str) or not answer.strip():
             raise InputError(f"answer {number} is empty: the loss is taken on its tokens")
     whole = [f"{p.rstrip()} {a.lstrip()}" for p, a in zip(prompts, answers, strict=True)]
-    around = [] if tokenizer.end is None else [tokenizer.end]
+    before = _some(tokenizer.begin)
     found = tokenizer.encode_spans(whole)
-    rows = [[*around, *ids] for ids, _ in found]
+    rows = [[*before, *ids] for ids, _ in found]
     masks = [
-        _within(places, (len(prompt.rstrip()), len(text)), len(around))
+        _within(places, (len(prompt.rstrip()), len(text)), len(before))
         for prompt, text, (_, places) in zip(prompts, whole, found, strict=True)
     ]
     return _pad(rows, masks, context, length, False, "prompt and answer")
@@ -129,6 +131,10 @@ def same_length(*batches: Batch) -> list[dict[str, np.ndarray]]:
         }
         for batch in batches
     ]
+
+
+def _some(token: int | None) -> list[int]:
+    return [] if token is None else [token]
 
 
 def _within(places: Sequence[tuple[int, int]], span: tuple[int, int], before: int) -> list[bool]:

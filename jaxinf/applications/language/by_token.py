@@ -5,6 +5,7 @@ say little of the fact. At unit length every token has one voice: the object in 
 the subject in the question's.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,7 +21,7 @@ from jaxinf.applications.language.losses import (
     sequence_loss,
     token_nats,
 )
-from jaxinf.applications.language.parts import token_scores
+from jaxinf.applications.language.parts import TokenShares, token_scores
 from jaxinf.errors import InputError, check_count
 from jaxinf.influence import Attributor, influence_function
 from jaxinf.influence.forward_inf import DirectionState
@@ -71,6 +72,74 @@ def by_token(
         >>> by_token(CausalLM(LanguageConfig(11, 8, 8, 1, 2))).name
         'by_token(mean, 0.1, 32 probes)'
     """
+    inner, cosines = _tokenwise(module, aggregate, damping, num_probes, key, query_chunk)
+
+    def score(state: DirectionState, batch: Batch) -> jax.Array:
+        return aggregate_tokens(cosines(state, batch), batch, aggregate)
+
+    inner_cost = inner.forward_passes
+    return Attributor(
+        inner.prepare,
+        score,
+        inner.diagnose,
+        inner.loss_fn,
+        inner_cost and (lambda k: inner_cost(k) + 1.0 + 2.0 * num_probes),
+        f"by_token({aggregate}, {damping:g}, {num_probes} probes)",
+    )
+
+
+def shares_by_token(
+    module: Any,
+    *,
+    aggregate: Aggregate = "mean",
+    damping: float = 0.1,
+    num_probes: int = 32,
+    key: jax.Array | None = None,
+    query_chunk: int | None = 16,
+) -> TokenShares:
+    """What the tokens of a sentence have in the scores of `by_token`, called in the same way.
+
+    With `"mean"` a share is the token's slope over its norm, over the number of tokens that count:
+    they sum to the score. With `"best"` it is not divided, and the highest one is the score.
+
+    Sign: as `by_token`'s.
+
+    Args:
+        module: as in `by_token`.
+        aggregate: as in `by_token`.
+        damping: as in `by_token`.
+        num_probes: as in `by_token`.
+        key: as in `by_token`.
+        query_chunk: as in `by_token`.
+
+    Raises:
+        InputError: as `by_token`.
+
+    Example:
+        >>> from jaxinf.models.language import CausalLM, LanguageConfig
+        >>> module = CausalLM(LanguageConfig(11, 8, 8, 1, 2))
+        >>> shares_by_token(module, aggregate="best").reduction
+        'max'
+    """
+    inner, cosines = _tokenwise(module, aggregate, damping, num_probes, key, query_chunk)
+    if aggregate == "best":
+        return TokenShares(inner.prepare, cosines, "max")
+
+    def shares(state: DirectionState, batch: Batch) -> jax.Array:
+        return cosines(state, batch) / _how_many(batch)[None, :, None]
+
+    return TokenShares(inner.prepare, shares, "sum")
+
+
+def _tokenwise(
+    module: Any,
+    aggregate: Aggregate,
+    damping: float,
+    num_probes: int,
+    key: jax.Array | None,
+    query_chunk: int | None,
+) -> tuple[Attributor, Callable[[DirectionState, Batch], Float[jax.Array, "K B T"]]]:
+    """The attributor whose slopes are taken, and those of the tokens over their norms."""
     if aggregate not in get_args(Aggregate):
         raise InputError(f"aggregate must be 'mean' or 'best', not {aggregate!r}")
     check_count(num_probes, "num_probes")
@@ -86,19 +155,10 @@ def by_token(
         query_chunk=query_chunk,
     )
 
-    def score(state: DirectionState, batch: Batch) -> jax.Array:
-        cosines = token_cosines(inner, loss, state, batch, key=probes, num_probes=num_probes)
-        return aggregate_tokens(cosines, batch, aggregate)
+    def cosines(state: DirectionState, batch: Batch) -> jax.Array:
+        return token_cosines(inner, loss, state, batch, key=probes, num_probes=num_probes)
 
-    inner_cost = inner.forward_passes
-    return Attributor(
-        inner.prepare,
-        score,
-        inner.diagnose,
-        loss,
-        inner_cost and (lambda k: inner_cost(k) + 1.0 + 2.0 * num_probes),
-        f"by_token({aggregate}, {damping:g}, {num_probes} probes)",
-    )
+    return inner, cosines
 
 
 def token_cosines(
@@ -137,10 +197,13 @@ def aggregate_tokens(
     cosines: Float[jax.Array, "K B T"], batch: Batch, aggregate: Aggregate
 ) -> Float[jax.Array, "K B"]:
     """`"mean"` over a text's tokens that count, or the `"best"` of them."""
-    counted = _counted(batch)[None]
     if aggregate == "mean":
-        return jnp.sum(cosines, axis=2) / jnp.maximum(jnp.sum(counted, axis=2), 1)
-    return jnp.max(jnp.where(counted, cosines, -jnp.inf), axis=2)
+        return jnp.sum(cosines, axis=2) / _how_many(batch)[None]
+    return jnp.max(jnp.where(_counted(batch)[None], cosines, -jnp.inf), axis=2)
+
+
+def _how_many(batch: Batch) -> jax.Array:
+    return jnp.maximum(jnp.sum(_counted(batch), axis=1), 1)
 
 
 def _counted(batch: Batch) -> jax.Array:

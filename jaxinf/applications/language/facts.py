@@ -14,9 +14,15 @@ import optax
 from jaxtyping import Bool, Float, Int
 
 from jaxinf.applications.language.arrays import encode_answers, encode_texts, same_length
-from jaxinf.applications.language.by_token import unit_weights
 from jaxinf.applications.language.combine import reciprocal_rank_fusion, sum_of_z_scores
-from jaxinf.applications.language.methods import TextMethod, build_method
+from jaxinf.applications.language.guessing import warn_if_guessing
+from jaxinf.applications.language.methods import (
+    ASKED_WHOLE,
+    METHODS,
+    TextMethod,
+    build_method,
+    weigh,
+)
 from jaxinf.errors import InputError, check_count
 from jaxinf.evaluation import top_k_indices
 from jaxinf.influence import Attributor, attribute, bm25, word_ids
@@ -38,6 +44,7 @@ class FactTrace:
         nats: float[K], mean loss of the answer's tokens.
         train: the sentences as arrays.
         queries: the questions as arrays, the answer's tokens counting.
+        whole: the questions as arrays, all tokens of question and answer counting.
     """
 
     scores: Mapping[str, Float[np.ndarray, "K N"]]
@@ -45,6 +52,13 @@ class FactTrace:
     nats: Float[np.ndarray, " K"]
     train: Batch = field(repr=False)
     queries: Batch = field(repr=False)
+    whole: Batch = field(repr=False)
+
+    def asked(self, method: TextMethod) -> Batch:
+        """The questions as the method is asked them: `whole`, or `queries`."""
+        if method not in METHODS:
+            raise InputError(f"method {method!r} is unknown: {', '.join(METHODS)}")
+        return self.whole if method in ASKED_WHOLE else self.queries
 
     def top(self, k: int, method: str = "combined") -> Int[np.ndarray, "K k"]:
         """The k sentences with the highest scores of each query, best first."""
@@ -103,6 +117,10 @@ def trace_facts(
     Returns:
         A `FactTrace`.
 
+    Warns:
+        LanguageWarning: on (at most 64 of) the sentences the model does worse than guessing, as
+            with another model's tokenizer.
+
     Raises:
         InputError: no sentences or questions, a text that is empty or over the context, a
             tokenizer that does not fit the model, unknown methods.
@@ -132,22 +150,21 @@ def trace_facts(
     whole = [f"{p.rstrip()} {a.lstrip()}" for p, a in zip(prompts, answers, strict=True)]
     texts = encode_texts(whole, tokenizer, truncate=True, **limits)
     train, queries, texts = same_length(train, queries, texts)
+    warn_if_guessing(module, params, train, config.vocab_size)
     folder = None if store is None else Path(store)
     run = _Runner(batch_size, query_chunk, folder, progress)
 
     train_words, query_words = word_ids(sentences, whole)
     scores = {"bm25": run("bm25", _words_alone(), (), query_words, train_words)}
     for name, method in built.items():
-        asked, taught = queries if method.by_answer else texts, train
-        if method.weighted:
-            asked = asked | {"weights": unit_weights(module, params, asked)}
-            taught = train | {"weights": np.ones(train["mask"].shape, np.float32)}
+        looked_at = texts if name in ASKED_WHOLE else queries
+        asked, taught = weigh(method, module, params, looked_at, train)
         scores[name] = run(name, method.attributor, params, asked, taught)
     first = [scores["bm25"], *(scores[name] for name in list(methods)[:1])]
     fuse = sum_of_z_scores if combination == "z" else partial(reciprocal_rank_fusion, constant=1.0)
     scores["combined"] = fuse(first, weights=[1.0, weight][: len(first)])
     answered, nats = answers_of(module, params, queries)
-    return FactTrace(scores, answered, nats, train, queries)
+    return FactTrace(scores, answered, nats, train, queries, texts)
 
 
 def answers_of(

@@ -6,10 +6,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxinf.applications.language.by_token import Aggregate, by_token
+from jaxinf.applications.language.by_token import (
+    Aggregate,
+    by_token,
+    shares_by_token,
+    unit_weights,
+)
 from jaxinf.applications.language.losses import causal_lm_loss
+from jaxinf.applications.language.parts import TokenShares, token_shares
 from jaxinf.errors import InputError
 from jaxinf.influence import (
     Attributor,
@@ -23,7 +30,8 @@ from jaxinf.influence import (
     representation_similarity,
     trak,
 )
-from jaxinf.typing import Batch, Params
+from jaxinf.influence.normalise import NormalisedState
+from jaxinf.typing import Batch, Params, PerExampleLoss
 
 TextMethod: TypeAlias = Literal[
     "by-token",
@@ -40,21 +48,21 @@ TextMethod: TypeAlias = Literal[
 
 METHODS: tuple[TextMethod, ...] = get_args(TextMethod)
 
+ASKED_WHOLE: frozenset[TextMethod] = frozenset({"by-token", "hidden-states"})
+"""Those that look at all tokens of a question with its answer; the others at the answer's alone."""
+
 
 class Built(NamedTuple):
     """A method ready to run.
 
     Attributes:
         attributor: what scores.
-        followed: the attributor before it is normalised, whose scores split over tokens; None
-            where they do not.
-        by_answer: whether queries are asked by their answer's tokens alone; else by all.
-        weighted: whether the queries' tokens are brought to unit length (`unit_weights`).
+        shares: those scores taken apart into the tokens'; None where they do not split.
+        weighted: whether the queries' tokens are brought to unit length (`weigh`).
     """
 
     attributor: Attributor
-    followed: Attributor | None
-    by_answer: bool = True
+    shares: TokenShares | None
     weighted: bool = False
 
 
@@ -104,8 +112,11 @@ def build_method(
     key = jax.random.key(0) if key is None else key
     loss = causal_lm_loss(module)
 
+    def normalised(attributor: Attributor, divide: Callable[[Attributor], Attributor]) -> Built:
+        return Built(divide(attributor), token_shares(attributor, loss, divide))
+
     def relative(attributor: Attributor) -> Built:
-        return Built(normalise_by_loss(attributor, loss, floor=1e-3), attributor)
+        return normalised(attributor, lambda a: normalise_by_loss(a, loss, floor=1e-3))
 
     def preconditioned() -> Built:
         inner = influence_function(
@@ -116,8 +127,9 @@ def build_method(
             damping_unit="mean_eigenvalue",
             scorer="jvp",
         )
-        divided = normalise_by_gradient_norm(inner, loss, num_probes=num_probes, key=key)
-        return Built(divided, inner)
+        return normalised(
+            inner, lambda a: normalise_by_gradient_norm(a, loss, num_probes=num_probes, key=key)
+        )
 
     def by_trak() -> Built:
         method = trak(
@@ -130,11 +142,11 @@ def build_method(
         return Built(method, None)
 
     def tokenwise(aggregate: Aggregate) -> Built:
-        method = by_token(
-            module, aggregate=aggregate, damping=damping, num_probes=num_probes, key=key
-        )
-        whole = aggregate == "mean"
-        return Built(method, preconditioned().followed, not whole, whole)
+        same: dict[str, Any] = {
+            "aggregate": aggregate, "damping": damping, "num_probes": num_probes, "key": key,
+        }  # fmt: skip
+        weighted = aggregate == "mean"
+        return Built(by_token(module, **same), shares_by_token(module, **same), weighted)
 
     makers: dict[str, Callable[[], Built]] = {
         "by-token": lambda: tokenwise("mean"),
@@ -144,14 +156,45 @@ def build_method(
             forward_inf(loss, optimizer=optax.adam(learning_rate), steps=steps)
         ),
         "forward-inf-jvp": lambda: relative(forward_inf_jvp(loss, scorer="jvp")),
-        "grad-dot": lambda: Built(grad_dot(loss), grad_dot(loss, scorer="jvp")),
-        "grad-cos": lambda: Built(grad_cos(loss), grad_dot(loss, scorer="jvp")),
+        "grad-dot": lambda: Built(grad_dot(loss), token_shares(grad_dot(loss, scorer="jvp"), loss)),
+        "grad-cos": lambda: Built(grad_cos(loss), _shares_of_cosine(loss)),
         "trak": by_trak,
-        "hidden-states": lambda: Built(_hidden_states(module), None, by_answer=False),
+        "hidden-states": lambda: Built(_hidden_states(module), None),
     }
     if name not in makers:
         raise InputError(f"method {name!r} is unknown: {', '.join(METHODS)}")
     return makers[name]()
+
+
+def weigh(
+    method: Built, module: Any, params: Params, queries: Batch, train: Batch
+) -> tuple[Batch, Batch]:
+    """Queries and training texts as the method takes them: with `weights`, where it has some.
+
+    Args:
+        method: from `build_method`.
+        module: a `CausalLM`.
+        params: its parameters.
+        queries: `tokens` and `mask`, [K, T].
+        train: `tokens` and `mask`, [N, T].
+    """
+    if not method.weighted:
+        return queries, train
+    asked = {**queries, "weights": unit_weights(module, params, queries)}
+    return asked, {**train, "weights": np.ones(train["mask"].shape, np.float32)}
+
+
+def _shares_of_cosine(loss: PerExampleLoss) -> TokenShares:
+    """Shares of `grad_cos`: products of gradients over the norms of both."""
+    plain = token_shares(
+        grad_dot(loss, scorer="jvp"), loss, lambda a: normalise_by_gradient_norm(a, loss)
+    )
+
+    def score(state: NormalisedState, batch: Batch) -> jax.Array:
+        norms = state.inner.diagnostics["gradient_norm"][:, None, None]
+        return jnp.where(norms > 0, plain.score(state, batch) / jnp.where(norms > 0, norms, 1), 0)
+
+    return TokenShares(plain.prepare, score)
 
 
 @cache

@@ -1,8 +1,10 @@
 """Scores split over tokens, or over the sentences of packed rows."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jaxinf.adapters.shared import ByValue
 from jaxinf.applications.language.losses import SequenceLoss, sequence_loss
 from jaxinf.errors import InputError
 from jaxinf.influence import Attributor
+from jaxinf.influence.attributor import PrepareFn
 from jaxinf.influence.forward_inf import DirectionState, StepState
 from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
@@ -61,6 +64,66 @@ def token_scores(
     parts = _score_parts(attributor, _Flat(sequence_loss(loss_fn), "tokens"), state, batch)
     _check_count(parts, rows * length, rows)
     return parts.reshape(-1, rows, length)
+
+
+class TokenShares(NamedTuple):
+    """A method's scores, taken apart into those of the tokens.
+
+    Attributes:
+        prepare: `(params, queries, train) -> state`, as an `Attributor`'s.
+        score: `(state, batch) -> float[K, B, T]`, 0 where nothing counts.
+        reduction: what makes a text's score of its tokens that count: their `"sum"`, or the
+            highest (`"max"`).
+    """
+
+    prepare: PrepareFn
+    score: Callable[[PyTree, Batch], Float[jax.Array, "K B T"]]
+    reduction: Literal["sum", "max"] = "sum"
+
+
+def token_shares(
+    attributor: Attributor,
+    loss_fn: PerExampleLoss,
+    normalise: Callable[[Attributor], Attributor] = lambda plain: plain,
+) -> TokenShares:
+    """Shares of `normalise(attributor)`'s scores, which sum to them.
+
+    A normaliser divides all tokens of a text by the text's own number.
+
+    Sign: as the attributor's. Cost: that of `normalise(attributor).score`.
+
+    Args:
+        attributor: as in `token_scores`.
+        loss_fn: as in `token_scores`.
+        normalise: what is done to its scores, such as `normalise_by_loss`.
+
+    Returns:
+        `TokenShares`, whose `score` raises as `token_scores` does.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> from jaxinf.applications.language import causal_lm_loss
+        >>> from jaxinf.influence import grad_dot, normalise_by_loss
+        >>> loss, params = causal_lm_loss(nn.Embed(3, 3)), {"embedding": jnp.zeros((3, 3))}
+        >>> batch = {"tokens": jnp.array([[0, 1, 2]]), "mask": jnp.array([[False, True, True]])}
+        >>> relative = lambda plain: normalise_by_loss(plain, loss)
+        >>> shares = token_shares(grad_dot(loss, scorer="jvp"), loss, relative)
+        >>> shares.score(shares.prepare(params, batch), batch).shape
+        (1, 1, 3)
+    """
+
+    def rows_of_tokens(state: PyTree, batch: Batch) -> jax.Array:
+        found = token_scores(attributor, loss_fn, state, batch)
+        return jnp.moveaxis(found, 2, 1).reshape(-1, found.shape[1])
+
+    # to a normaliser the tokens are so many queries more, [K T, B]
+    normalised = normalise(attributor._replace(score=rows_of_tokens))
+
+    def score(state: PyTree, batch: Batch) -> jax.Array:
+        rows, length = batch["tokens"].shape
+        return jnp.moveaxis(normalised.score(state, batch).reshape(-1, length, rows), 1, 2)
+
+    return TokenShares(normalised.prepare, score)
 
 
 def segment_scores(

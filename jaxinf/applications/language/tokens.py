@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from jaxinf.applications.language.losses import causal_lm_loss
-from jaxinf.applications.language.methods import TextMethod, build_method
-from jaxinf.applications.language.parts import token_scores
+from jaxinf.applications.language.methods import ASKED_WHOLE, TextMethod, build_method, weigh
 from jaxinf.engine import Stream
 from jaxinf.engine.sources import ArraySource
 from jaxinf.errors import InputError
 from jaxinf.influence.forward_inf import DirectionState, StepState
+from jaxinf.influence.normalise import NormalisedState
 from jaxinf.typing import Batch, Params
 
 
@@ -29,29 +28,30 @@ def proponent_tokens(
     batch_size: int = 256,
     **options: Any,
 ) -> Float[np.ndarray, "K k T"]:
-    """Shares of the tokens of each query's own proponents in their scores.
+    """Shares of the tokens of each query's own proponents in the method's scores.
 
-    Normalisation is left out: it divides all tokens of a sentence by one number.
+    They sum to the sentence's score, as `trace_facts` has it with the same options and key; of
+    `"best-token"`, where a share is the token's own score, the highest one is the sentence's.
 
-    Sign: positive = being taught to predict this token here makes the answer likelier. The sum
-    over T is the sentence's score before it is normalised.
+    Sign: positive = being taught to predict this token here makes the answer likelier; of
+    `"by-token"`, the whole question with its answer.
 
     Args:
         module: a `CausalLM`.
         params: its parameters.
-        method: one of `build_method` whose scores are changes of a loss; of `"grad-cos"`, those
-            of the product of gradients.
-        queries: K questions as arrays, from `FactTrace.queries`.
-        train: N sentences as arrays, from `FactTrace.train`.
+        method: one of `build_method`, but `"trak"` and `"hidden-states"`.
+        queries: K questions as arrays, from `FactTrace.asked(method)`.
+        train: all N sentences as arrays, from `FactTrace.train`.
         rows: int[K, k], which sentences to look at for each query, such as `FactTrace.top(k)`.
         batch_size: sentences per step, where the method passes over all of them.
-        **options: of `build_method`.
+        **options: of `build_method`, as in `trace_facts`; `key` among them.
 
     Returns:
         float32[K, k, T].
 
     Raises:
-        InputError: the method's scores do not split, or rows do not fit.
+        InputError: the method's scores do not split, rows do not fit, or `"by-token"` is handed
+            the answers alone.
 
     Example:
         >>> from jaxinf.models.language import CausalLM, LanguageConfig
@@ -62,8 +62,9 @@ def proponent_tokens(
         >>> found.shape
         (3, 1, 4)
     """
-    attributor = build_method(method, module, **options).followed
-    if attributor is None:
+    built = build_method(method, module, **options)
+    shares = built.shares
+    if shares is None:
         raise InputError(f"the scores of {method} do not split over tokens")
     chosen = np.asarray(rows)
     count, total = len(queries["tokens"]), len(train["tokens"])
@@ -71,11 +72,16 @@ def proponent_tokens(
         raise InputError(
             f"rows are {list(chosen.shape)}: numbers 0 to {total - 1} for each of {count} queries"
         )
-    loss = causal_lm_loss(module)
-    state = attributor.prepare(params, queries, Stream(ArraySource(train), min(batch_size, total)))
-    scored = jax.jit(lambda state, batch: token_scores(attributor, loss, state, batch)[0])
+    if method in ASKED_WHOLE and _has_gaps(np.asarray(queries["mask"])):
+        raise InputError(
+            f"{method} asks the whole question, but of these queries only a part counts: pass "
+            f"FactTrace.asked({method!r})"
+        )
+    asked, taught = weigh(built, module, params, queries, train)
+    state = shares.prepare(params, asked, Stream(ArraySource(taught), min(batch_size, total)))
+    scored = jax.jit(lambda state, batch: shares.score(state, batch)[0])
     found = [
-        scored(_of_query(state, query), {name: a[own] for name, a in train.items()})
+        scored(_of_query(state, query), {name: a[own] for name, a in taught.items()})
         for query, own in enumerate(chosen)
     ]
     return np.stack([np.asarray(one) for one in found])
@@ -93,12 +99,23 @@ def shades(scores: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "... T"]:
     return found / np.where(most > 0, most, 1)
 
 
+def _has_gaps(mask: np.ndarray) -> bool:
+    """Whether a token behind the first does not count, but a later one does."""
+    later = np.maximum.accumulate(mask[:, ::-1], axis=1)[:, ::-1]
+    return bool(np.any(later[:, 1:] & ~mask[:, 1:]))
+
+
 def _of_query(state: Any, query: int) -> Any:
     """The state of one query alone."""
+    if isinstance(state, NormalisedState):
+        return state._replace(inner=_of_query(state.inner, query))
     if isinstance(state, StepState):
         pair = jnp.array([0, query + 1])
         return state._replace(models=jax.tree.map(lambda a: a[pair], state.models))
     if isinstance(state, DirectionState):
         one = lambda a: a[query : query + 1]
-        return state._replace(directions=jax.tree.map(one, state.directions))
+        return state._replace(
+            directions=jax.tree.map(one, state.directions),
+            diagnostics=jax.tree.map(one, state.diagnostics),
+        )
     raise InputError(f"{type(state).__name__} holds no directions whose scores could be split")

@@ -25,12 +25,14 @@ class LoadedLM(NamedTuple):
         params: its parameters.
         config: what it is made of.
         end: id of the end-of-text token that config.json names, or None.
+        begin: id of the token that a text begins with; where config.json names none, `end`.
     """
 
     module: CausalLM
     params: PyTree
     config: LanguageConfig
     end: int | None
+    begin: int | None
 
 
 def load_causal_lm(folder: str | Path, *, dtype: Any = jnp.float32) -> LoadedLM:
@@ -42,8 +44,8 @@ def load_causal_lm(folder: str | Path, *, dtype: Any = jnp.float32) -> LoadedLM:
         dtype: of the parameters, and so of the computation.
 
     Returns:
-        `(module, params, config, end)`. Logits are those of the transformers library, to 1e-5 in
-        float32 with `jax.default_matmul_precision("highest")`.
+        `(module, params, config, end, begin)`. Logits are those of the transformers library, to
+        1e-5 in float32 with `jax.default_matmul_precision("highest")`.
 
     Raises:
         InputError: no such folder; an unknown model_type or a setting that is not supported;
@@ -66,9 +68,8 @@ def load_causal_lm(folder: str | Path, *, dtype: Any = jnp.float32) -> LoadedLM:
     config = read_config(settings, str(path / "config.json"))
     arrays = _read_folder(path)
     params = arrange(settings["model_type"], config, arrays, dtype, str(folder))
-    end = settings.get("eos_token_id")
-    end = end[0] if isinstance(end, list) else end
-    return LoadedLM(CausalLM(config), params, config, end)
+    end, begin = (_first(settings.get(f"{name}_token_id")) for name in ("eos", "bos"))
+    return LoadedLM(CausalLM(config), params, config, end, end if begin is None else begin)
 
 
 def arrange(
@@ -144,6 +145,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: no such file; it is a shard that the index names") from error
     except (require_extra("safetensors", "language").SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def _first(ids: int | list[int] | None) -> int | None:
+    """Some models have several tokens that end a text."""
+    return next(iter(ids), None) if isinstance(ids, list) else ids
 
 
 def _few(items: list[str], shown: int = 3) -> str:

@@ -9,6 +9,15 @@ from jaxinf.errors import InputError, check_count, require_extra
 
 END = "<|endoftext|>"
 
+# GPT-2 and Pythia put one token between texts; Llama begins and ends them by two
+_BEGINS = {
+    END: END,
+    "</s>": "<s>",
+    "<|end_of_text|>": "<|begin_of_text|>",
+    "<|eot_id|>": "<|begin_of_text|>",
+    "<eos>": "<bos>",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class TextTokenizer:
@@ -16,11 +25,33 @@ class TextTokenizer:
 
     Attributes:
         inner: the `tokenizers.Tokenizer`.
-        end: id of the token that stands between texts, or None.
+        end: id of the token that ends a text, or None.
+        begin: id of the token that a text begins with; None: the one that ended the last, `end`.
+
+    Raises:
+        InputError: `end` or `begin` is no token of this tokenizer.
+
+    Example:
+        >>> TextTokenizer(train_bpe(["a"], 257).inner, end=50256)
+        Traceback (most recent call last):
+        ...
+        jaxinf.errors.InputError: end is 50256, which is no token of this tokenizer (0 to 256): ...
     """
 
     inner: Any
     end: int | None
+    begin: int | None = None
+
+    def __post_init__(self):
+        if self.begin is None:
+            object.__setattr__(self, "begin", self.end)
+        for name in ("end", "begin"):
+            token = getattr(self, name)
+            if token is not None and not _known(self.inner, token):
+                raise InputError(
+                    f"{name} is {token!r}, which is no token of this tokenizer (0 to "
+                    f"{self.vocab_size - 1}): take the tokenizer.json that the checkpoint came with"
+                )
 
     @property
     def vocab_size(self) -> int:
@@ -102,16 +133,20 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     return TextTokenizer(inner, inner.token_to_id(END))
 
 
-def load_tokenizer(folder: str | Path, *, end: int | None = None) -> TextTokenizer:
+def load_tokenizer(
+    folder: str | Path, *, end: int | None = None, begin: int | None = None
+) -> TextTokenizer:
     """Read `tokenizer.json` of a checkpoint's folder (or the file itself).
 
     Args:
         folder: the folder, or the file.
         end: id of the end-of-text token, as the checkpoint's config says; by default a token that
             is commonly called so.
+        begin: id of the token that a text begins with, as the checkpoint's config says; by
+            default the one that commonly goes with `end`, such as `<s>` with `</s>`, or `end`.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: there is none, it cannot be read, or `end` or `begin` is no token of it.
         MissingExtraError: `tokenizers` is not installed.
 
     Example:
@@ -134,7 +169,15 @@ def load_tokenizer(folder: str | Path, *, end: int | None = None) -> TextTokeniz
     if end is None:
         known = (END, "</s>", "<|end_of_text|>", "<eos>")
         end = next((i for name in known if (i := inner.token_to_id(name)) is not None), None)
-    return TextTokenizer(inner, end)
+    if begin is None and _known(inner, end):
+        partner = _BEGINS.get(inner.id_to_token(end))
+        begin = None if partner is None else inner.token_to_id(partner)
+    return TextTokenizer(inner, end, begin)
+
+
+def _known(inner: Any, token: Any) -> bool:
+    whole = isinstance(token, int) and not isinstance(token, bool)
+    return whole and 0 <= token < 1 << 32 and inner.id_to_token(token) is not None
 
 
 def check_tokenizer(tokenizer: TextTokenizer, vocab_size: int) -> None:
