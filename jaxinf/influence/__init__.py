@@ -13,9 +13,11 @@ from jaxinf.influence.attribution import Attribution, Plan
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.bm25 import bm25, word_ids
 from jaxinf.influence.compose import (
+    checkpoint_direction,
     from_direction,
     inverse_curvature_direction,
     sum_directions,
+    unrolled_direction,
     update_direction,
 )
 from jaxinf.influence.convergence import InfluenceWarning
@@ -80,6 +82,7 @@ __all__ = [
     "ScoringPlan",
     "attribute",
     "bm25",
+    "checkpoint_direction",
     "content_hashes",
     "draw_subsets",
     "early_ensemble",
@@ -118,6 +121,7 @@ __all__ = [
     "sum_directions",
     "tracin",
     "trak",
+    "unrolled_direction",
     "update_direction",
     "weight_by_doubt",
     "word_ids",

@@ -18,10 +18,13 @@ from jaxinf.engine import Stream
 from jaxinf.errors import InputError, check_differentiable
 from jaxinf.influence.along import DisplacementScorer, along_displacement
 from jaxinf.influence.attributor import Attributor
+from jaxinf.influence.ensemble import check_stacked
 from jaxinf.influence.forward_inf import DirectionState, forward_inf_jvp
 from jaxinf.influence.influence_function import influence_function
 from jaxinf.influence.loss import scoring_loss
+from jaxinf.influence.measures import Measure
 from jaxinf.influence.queries import QueryGroups, as_groups
+from jaxinf.influence.unrolling import Displacement, make_unrolling
 from jaxinf.influence.vectors import row_norms, to_matrix
 from jaxinf.typing import Params, PerExampleLoss, PyTree
 
@@ -53,7 +56,8 @@ def from_direction(
         scorer: `"auto"` plans the first order; `"finite"` takes the step itself; others as in
             `jaxinf.influence.derivatives`.
         query_chunk: how many directions are scored at once.
-        name: which direction it is, for plans and stores.
+        name: which direction it is, for plans and stores: say its settings (steps, damping), which
+            a store cannot see.
 
     Returns:
         An `Attributor`, with the diagnostic `step_norm`.
@@ -123,6 +127,10 @@ def inverse_curvature_direction(loss_fn: PerExampleLoss, **options: Any) -> Dire
         loss_fn: `(params, batch) -> float[B]`.
         **options: those of `influence_function`: solver, damping, curvature, measure, penalty.
 
+    Warns:
+        InfluenceWarning: the system is not solved, except under tracing: there take
+            `influence_function` itself, whose state carries `residual`.
+
     Example:
         >>> from jaxinf.engine import as_source
         >>> loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2 / 2
@@ -132,6 +140,105 @@ def inverse_curvature_direction(loss_fn: PerExampleLoss, **options: Any) -> Dire
         [[0.5]]
     """
     return _of(influence_function(loss_fn, **options))
+
+
+def unrolled_direction(
+    loss_fn: PerExampleLoss,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    full_batch: bool = True,
+    displacement: Displacement = "finite",
+    measure: Measure = "loss",
+    penalty: Any = None,
+    query_chunk: int | None = 16,
+) -> DirectionFn:
+    """Full-objective training for k steps with the query, minus the same without it.
+
+    This is the query side of `mirrored_unroll`, to the bit. That scores where the steps without
+    the query end, `from_direction` at the params themselves: at the objective's minimum these are
+    one model, and so are the scores.
+
+    Args:
+        loss_fn: `(params, batch) -> float[B]`, in evaluation mode.
+        optimizer: any optax optimiser, started afresh.
+        steps: k.
+        full_batch: as the other arguments, see `mirrored_unroll`.
+        displacement: `"finite"` or `"derivative"`.
+        measure: what the query adds.
+        penalty: `params -> scalar` that the objective adds to the mean loss, or None.
+        query_chunk: how many queries are trained on at once.
+
+    Returns:
+        A direction, which needs the training set.
+
+    Raises:
+        InputError: for settings that mean nothing; in the direction, for no training set to pass
+            over, or steps that diverge.
+
+    Example:
+        >>> from jaxinf.engine import as_source
+        >>> loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2 / 2
+        >>> batch = {"x": jnp.array([[1.0]]), "y": jnp.array([1.0])}
+        >>> direction = unrolled_direction(loss, optimizer=optax.sgd(0.5), steps=2)
+        >>> direction(jnp.zeros(1), as_groups(batch), Stream(as_source(batch), 1)).tolist()
+        [[0.25]]
+    """
+    unrolling = make_unrolling(
+        loss_fn,
+        optimizer=optimizer,
+        steps=steps,
+        full_batch=full_batch,
+        displacement=displacement,
+        measure=measure,
+        penalty=penalty,
+        query_chunk=query_chunk,
+    )
+
+    def direction(params: Params, queries: QueryGroups, train: Stream | None = None) -> Params:
+        return unrolling(params, queries, train, "unrolled_direction")[1]
+
+    return direction
+
+
+def checkpoint_direction(
+    direction: DirectionFn, models: Params, weights: Sequence[float]
+) -> DirectionFn:
+    """Weighted sum of one direction taken at each checkpoint, whichever model is scored.
+
+    The training side then follows one model only. `tracin`, and `over_checkpoints` around any
+    attributor, follow every example at every checkpoint instead, at C times the cost.
+
+    Args:
+        direction: any.
+        models: parameters with a leading axis C, as from `stack_checkpoints`.
+        weights: one per checkpoint, such as its learning rate.
+
+    Returns:
+        A direction.
+
+    Raises:
+        InputError: not one weight each.
+
+    Example:
+        >>> loss = lambda w, batch: (batch["x"] @ w - batch["y"]) ** 2 / 2
+        >>> batch = {"x": jnp.array([[1.0]]), "y": jnp.array([1.0])}
+        >>> plain = update_direction(loss, optax.sgd(1.0))
+        >>> both = checkpoint_direction(plain, jnp.array([[0.0], [0.5]]), [1.0, 2.0])
+        >>> both(jnp.ones(1), as_groups(batch)).tolist()
+        [[2.0]]
+    """
+    check_stacked(models, len(weights))
+
+    def at(checkpoint: int) -> DirectionFn:
+        model = jax.tree.map(lambda p: p[checkpoint], models)
+
+        def moved(params: Params, queries: QueryGroups, train: Stream | None = None) -> Params:
+            return direction(model, queries, train)
+
+        return moved
+
+    return sum_directions([at(c) for c in range(len(weights))], weights)
 
 
 def sum_directions(directions: Sequence[DirectionFn], weights: Sequence[float]) -> DirectionFn:

@@ -1,4 +1,9 @@
-"""Was the linear system solved? Said loudly where it was not."""
+"""Was the linear system solved? Said loudly where it was not.
+
+A traced program cannot look at its own numbers, so nothing here speaks under a caller's `jax.jit`.
+`attribute` prepares outside of any; whoever compiles `prepare` by hand reads `residual` in the
+diagnostics of its state, which is computed afresh from the solution either way.
+"""
 
 import warnings
 
@@ -15,6 +20,8 @@ class InfluenceWarning(UserWarning):
 
 def warn_unconverged(method: str, residual: jax.Array, tolerance: float, advice: str) -> None:
     """Warn of queries whose system is not solved to the tolerance. Silent under tracing.
+
+    There the caller has the same residual in the diagnostics of the compiled state.
 
     Args:
         method: who solved it.
@@ -37,7 +44,7 @@ def warn_unconverged(method: str, residual: jax.Array, tolerance: float, advice:
 
 
 def refuse_indefinite(curvature: jax.Array, damping: jax.Array | float) -> None:
-    """Refuse a matrix that is not positive definite. Silent under tracing.
+    """Refuse a matrix that is not positive definite. Silent under tracing, where `cg` gives NaN.
 
     Args:
         curvature: the smallest curvature that was met, damping included; NaN for none that is

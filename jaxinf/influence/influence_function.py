@@ -107,7 +107,9 @@ def influence_function(
             a curvature that is not positive definite.
 
     Warns:
-        InfluenceWarning: the system is not solved to the solver's tolerance.
+        InfluenceWarning: the system is not solved to the solver's tolerance; says the residual.
+            `attribute` warns. A `prepare` that the caller compiles with `jax.jit` can neither warn
+            nor raise: `residual` and `iterations` in its state's diagnostics say it there.
 
     Example:
         >>> from jaxinf.engine import Stream, as_source

@@ -7,28 +7,23 @@ the query's displacement, and on a convex problem it tends to that of retraining
 does not.
 """
 
-from collections.abc import Iterator
-from itertools import chain, repeat
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxinf.errors import InputError, check_differentiable
+from jaxinf.errors import check_differentiable
 from jaxinf.influence.along import DisplacementScorer, along_displacement
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.directions import global_norm
 from jaxinf.influence.forward_inf import DirectionState
 from jaxinf.influence.loss import scoring_loss
-from jaxinf.influence.measures import Measure, as_measure, measure_name
-from jaxinf.influence.passes import TrainingRows, in_chunks, only_shapes, training_rows
+from jaxinf.influence.measures import Measure, measure_name
 from jaxinf.influence.queries import QueryGroups, as_groups, group_loss
-from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
-
-Displacement = Literal["finite", "derivative"]
+from jaxinf.influence.unrolling import Displacement, make_unrolling
+from jaxinf.typing import Params, PerExampleLoss, PyTree
 
 
 def mirrored_unroll(
@@ -93,54 +88,24 @@ def mirrored_unroll(
 
     Reference: the hypothesis of Ko et al., The Mirrored Influence Hypothesis, CVPR 2024.
     """
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, not {steps}")
-    if displacement not in ("finite", "derivative"):
-        raise InputError(f"displacement must be 'finite' or 'derivative', not {displacement!r}")
-    loss = scoring_loss(loss_fn, None, "highest")
-    measured = scoring_loss(as_measure(loss, measure), None, "highest")
-    scored = loss if scorer == "finite" else scoring_loss(loss_fn)
-    held = None if penalty is None else Partial(penalty)
+    unrolling = make_unrolling(
+        loss_fn,
+        optimizer=optimizer,
+        steps=steps,
+        full_batch=full_batch,
+        displacement=displacement,
+        measure=measure,
+        penalty=penalty,
+        query_chunk=query_chunk,
+    )
+    scored = unrolling.loss if scorer == "finite" else scoring_loss(loss_fn)
     scoring = along_displacement(scorer, query_chunk, gradient_chunk)
-    update = _Update(optimizer)
 
     def prepare(params: Params, queries: PyTree, train: Any = None) -> DirectionState:
         check_differentiable(params)
         groups = as_groups(queries)
-        if only_shapes(train, params, queries):
-            # the optimiser's own program all the same: a store is known by it
-            moved, _ = update(held, params, optimizer.init(params), params)
-            nowhere = jax.tree.map(
-                lambda m: jnp.full((groups.size, *m.shape), jnp.nan, m.dtype), moved
-            )
-            return _state(scored, measured, params, nowhere, groups)
-        rows = training_rows(train, "mirrored_unroll")
-
-        def unroll(query: tuple[jax.Array, QueryGroups] | None) -> Params:
-            at, state = params, optimizer.init(params)
-            blocks: Iterator[tuple[Batch, Any]] = chain.from_iterable(repeat(rows))
-            for _ in range(steps):
-                gradient = _mean_gradient(loss, at, rows if full_batch else next(blocks))
-                if query is not None:
-                    pull = _pull if displacement == "finite" else _pull_at_zero
-                    gradient = jax.tree.map(jnp.add, gradient, pull(measured, at, *query))
-                at, state = update(held, at, state, gradient)
-            return at
-
-        without = unroll(None) if displacement == "finite" else None
-        weight = jnp.asarray(1 / rows.count, jnp.result_type(*jax.tree.leaves(params)))
-
-        def displaced(group: QueryGroups) -> tuple[Params, Params]:
-            if without is not None:
-                moved = unroll((weight, group))
-                return without, jax.tree.map(jnp.subtract, moved, without)
-            of_weight = lambda weight: unroll((weight, group))
-            return jax.jvp(of_weight, (jnp.zeros_like(weight),), (weight,))
-
-        each = lambda groups: jax.vmap(displaced, out_axes=(None, 0))(groups)
-        base, moved_by = _in_chunks(each, query_chunk, groups)
-        _check_finite(moved_by, steps)
-        return _state(scored, measured, base, moved_by, groups)
+        base, moved_by = unrolling(params, groups, train, "mirrored_unroll")
+        return _state(scored, unrolling.measured, base, moved_by, groups)
 
     batches = "full" if full_batch else "blocks"
     asked = measure_name(measure)
@@ -153,74 +118,6 @@ def mirrored_unroll(
         f"mirrored_unroll({steps} steps, {batches}, {displacement}, {asked}, {scoring.name})",
         plan=scoring.plan,
     )
-
-
-class _Update:
-    """One step of the optimiser on the mean loss's gradient and the penalty's, compiled."""
-
-    def __init__(self, optimizer: optax.GradientTransformation):
-        def step(penalty: Any, at: Params, state: PyTree, gradient: Params) -> tuple[Params, Any]:
-            if penalty is not None:
-                gradient = jax.tree.map(jnp.add, gradient, jax.grad(penalty)(at))
-            updates, state = optimizer.update(gradient, state, at)
-            return optax.apply_updates(at, updates), state
-
-        self._step = jax.jit(step)
-
-    def __call__(
-        self, penalty: Any, at: Params, state: PyTree, gradient: Params
-    ) -> tuple[Params, PyTree]:
-        return self._step(penalty, at, state, gradient)
-
-
-def _mean_gradient(
-    loss: Partial, at: Params, rows: TrainingRows | tuple[Batch, jax.Array]
-) -> Params:
-    if isinstance(rows, TrainingRows):
-        total, count = rows.total(lambda batch, mask: _gradient(loss, at, batch, mask)), rows.count
-    else:
-        total, count = _gradient(loss, at, *rows), jnp.sum(rows[1])
-    return jax.tree.map(lambda g: g / jnp.asarray(count, g.dtype), total)
-
-
-@jax.jit
-def _gradient(loss: Partial, at: Params, batch: Batch, mask: jax.Array) -> Params:
-    def total(at: Params) -> jax.Array:
-        losses = loss(at, batch)
-        return jnp.sum(losses * mask.astype(losses.dtype))
-
-    return jax.grad(total)(at)
-
-
-@jax.jit
-def _pull(measured: Partial, at: Params, weight: jax.Array, group: QueryGroups) -> Params:
-    """What the query adds to the gradient."""
-    gradient = jax.grad(lambda at: group_loss(measured, at, group))(at)
-    return jax.tree.map(lambda g: g * weight.astype(g.dtype), gradient)
-
-
-@jax.custom_jvp
-def _pull_at_zero(measured: Partial, at: Params, weight: jax.Array, group: QueryGroups) -> Params:
-    """The same where the weight is 0: nothing, so that all queries share one training."""
-    return jax.tree.map(jnp.zeros_like, at)
-
-
-@_pull_at_zero.defjvp
-def _pull_tangent(primals: Any, tangents: Any) -> tuple[Params, Params]:
-    measured, at, _, group = primals
-    return _pull_at_zero(*primals), _pull(measured, at, tangents[2], group)
-
-
-def _in_chunks(fn: Any, chunk: int | None, groups: QueryGroups) -> tuple[Params, Params]:
-    base: list[Params] = []
-
-    def one(groups: QueryGroups) -> Params:
-        at, moved_by = fn(groups)
-        base.append(at)
-        return moved_by
-
-    moved_by = in_chunks(one, chunk, groups)
-    return base[0], moved_by
 
 
 @jax.jit
@@ -246,14 +143,3 @@ def _state(
             "step_norm": jax.vmap(global_norm)(moved_by),
         },
     )
-
-
-def _check_finite(moved_by: Params, steps: int) -> None:
-    leaves = jax.tree.leaves(moved_by)
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        return
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
-        raise InputError(
-            f"the unrolled training is not finite after {steps} steps: lower the learning rate; "
-            "with displacement='derivative', give Adam an eps_root"
-        )

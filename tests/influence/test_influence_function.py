@@ -278,20 +278,33 @@ def test_traced_and_not_give_the_same():
     assert relative(traced, run(method, problem)[0]) < 1e-5
 
 
-def test_preconditioning_undoes_unlike_scales():
-    """One input in other units: without it, a hundred times the condition number."""
-    problem = ridge()
-    scale = np.array([1.0, 1.0, 1.0, 30.0], np.float32)
-    rescaled = problem._replace(
-        params=problem.params / scale, train=problem.train | {"x": problem.train["x"] * scale}
-    )
-    rescaled = rescaled._replace(queries=problem.queries | {"x": problem.queries["x"] * scale})
-    iterations = {}
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-8)])
+def test_preconditioning_undoes_unlike_scales(request, dtype, tolerance):
+    """Forty features in units from 1 to 1000: a condition number of 1e6."""
+    if dtype is np.float64:
+        request.getfixturevalue("x64")
+    rng, count, width = np.random.default_rng(0), 400, 40
+    x = rng.normal(size=(count + 3, width)) * np.logspace(0, 3, width)
+    y = rng.normal(size=len(x))
+    w = np.linalg.lstsq(x[:count], y[:count], rcond=None)[0]
+    hessian = x[:count].T @ x[:count] / count
+    assert np.linalg.cond(hessian) > 1e6
+    gradients = (x @ w - y)[:, None] * x
+    expected = gradients[count:] @ np.linalg.solve(hessian, gradients[:count].T) / count
+    split = lambda part: {"x": x[part].astype(dtype), "y": y[part].astype(dtype)}
+    train, queries = split(slice(count)), split(slice(count, None))
+    iterations, errors = {}, {}
     for precondition in (False, True):
-        solver = cg(tolerance=1e-4, precondition=precondition)
-        _, state = run(influence_function(ridge_loss, solver=solver), rescaled)
-        iterations[precondition] = np.asarray(state.diagnostics["iterations"]).max()
-    assert iterations[True] <= iterations[False]
+        solver = cg(tolerance=tolerance, precondition=precondition, max_iterations=1000)
+        method = influence_function(ridge_loss, solver=solver)
+        state = method.prepare(jnp.asarray(w, dtype), queries, Stream(as_source(train), count))
+        # both are solved: what is saved is not accuracy
+        assert (state.diagnostics["residual"] <= 2 * tolerance).all()
+        errors[precondition] = relative(jax.jit(method.score)(state, train), expected)
+        iterations[precondition] = np.asarray(state.diagnostics["iterations"])
+    assert (iterations[True] <= iterations[False] / 2).all()
+    # which parameters a residual is measured by matters, too
+    assert errors[True] < min(errors[False], 10 * tolerance)
 
 
 def test_what_is_not_converged_says_its_residual():
@@ -311,11 +324,31 @@ def test_what_is_not_converged_says_its_residual():
             run(method, problem)
 
 
+def test_traced_it_warns_of_nothing_and_its_diagnostics_say_it(x64):
+    """Residual and iterations of a compiled `prepare`, beside the dense matrix."""
+    problem = logistic(np.float64)
+    solver = cg(max_iterations=2, tolerance=1e-6)
+    method = influence_function(problem.loss_fn, solver=solver, damping=PENALTY)
+    prepare = lambda p, q: method.prepare(p, q, Stream(as_source(problem.train), 16))
+    # warnings are errors in these tests: there is none
+    state = jax.jit(prepare)(problem.params, problem.queries)
+    solution = -40 * np.asarray(state.directions).reshape(5, -1)
+    left = problem.query_gradients - solution @ (problem.hessian + PENALTY * np.eye(12))
+    residual = np.linalg.norm(left, axis=1) / np.linalg.norm(problem.query_gradients, axis=1)
+    assert (residual > 1e-3).all()
+    assert relative(state.diagnostics["residual"], residual) < 1e-9
+    assert (np.asarray(state.diagnostics["iterations"]) == 2).all()
+    # the usual way is not traced, and warns
+    with pytest.warns(InfluenceWarning, match="not converged for 5 of 5"):
+        found = attribute(method, *problem[1:4], batch_size=16, progress=False)
+    assert relative(found.diagnostics["residual"], residual) < 1e-9
+
+
 def saddle(w, batch):
     return jnp.sin(3 * batch["x"] @ w[:, 0]) * (batch["x"] @ w[:, 1]) + (batch["x"] @ w[:, 2]) ** 2
 
 
-@pytest.mark.parametrize("solver", ["cg", "exact", "arnoldi"])
+@pytest.mark.parametrize("solver", ["cg", cg(precondition=True), "exact", "arnoldi"])
 def test_a_hessian_that_is_not_positive_definite(solver):
     problem = logistic()._replace(loss_fn=saddle)
     for damping in (0.0, 1e-3):
@@ -328,6 +361,33 @@ def test_a_hessian_that_is_not_positive_definite(solver):
     # enough of it, and it is solved
     found, _ = run(influence_function(saddle, solver=solver, damping=100.0), problem)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("batch_size", [40, 16])
+def test_lissa_on_a_hessian_that_is_not_positive_definite(batch_size):
+    """Its series grows along what is negative: an error where it has blown up, else a warning."""
+    problem = logistic()._replace(loss_fn=saddle)
+    for damping in (0.0, 1e-3):
+        method = influence_function(saddle, solver="lissa", damping=damping)
+        with pytest.raises(InputError, match=r"LiSSA diverged .* raise damping if") as error:
+            run(method, problem, batch_size)
+        assert "\n" not in str(error.value)
+        short = influence_function(saddle, solver=lissa(depth=10), damping=damping)
+        with pytest.warns(InfluenceWarning, match="not converged for 5 of 5 .* raise depth, damp"):
+            run(short, problem, batch_size)
+    found, state = run(influence_function(saddle, solver="lissa", damping=100.0), problem)
+    assert np.isfinite(found).all()
+    assert (np.asarray(state.diagnostics["residual"]) < 1e-3).all()
+
+
+def test_lissa_on_a_hessian_that_is_hardly_negative():
+    """Curvatures 1, 1/2 and -1/1000: 500 steps do not blow up, and the residual gives it away."""
+    curvatures = jnp.array([1.0, 0.5, -1e-3])
+    bowl = lambda w, batch: jnp.sum(curvatures * w**2) / 2 + batch["x"] @ w
+    batch = {"x": np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)}
+    method = influence_function(bowl, solver="lissa")
+    with pytest.warns(InfluenceWarning, match="lissa.* is not converged for"):
+        method.prepare(jnp.zeros(3), batch, Stream(as_source(batch), 8))
 
 
 def test_a_singular_hessian_is_refused_by_the_exact_solver():

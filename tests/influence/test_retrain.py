@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.tree_util import Partial
 from problems import relative
 
 from jaxinf.adapters import stateful_from_linen
@@ -215,13 +216,67 @@ ONE_CLASS = np.array([DATA["y"] < 3, DATA["y"] == 1])
         (ONE_CLASS, {"labels": DATA["y"][:5]}, "labels are"),
         (ONE_CLASS.astype(int), {}, "bool mask"),
         (np.zeros((1, N), bool), {}, "subset 0 is empty"),
-        (ONE_CLASS, {"models_at_once": 0}, "models_at_once is 0"),
+        (SUBSETS, {"models_at_once": 0}, "models_at_once is 0"),
     ],
 )
 def test_bad_subsets_are_refused_in_one_line(trainer, subsets, options, message):
     with pytest.raises(InputError, match=message) as caught:
         retrain_on_subsets(trainer, subsets, key=KEY, progress=False, **options)
     assert "\n" not in str(caught.value)
+
+
+def wrapped(trainer, key, rows):
+    return trainer(key, rows)["logits"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda t: t, jax.jit, lambda t: Partial(wrapped, t), lambda t: jax.jit(Partial(wrapped, t))],
+    ids=["itself", "compiled", "within another", "within another, compiled"],
+)
+def test_the_trainer_knows_its_classes(wrap):
+    data = {"x": DATA["x"], "y": DATA["y"] % 2}
+    settings = {"optimizer": OPTIMIZER, "num_epochs": 1, "batch_size": 4, "outputs": logits}
+    trainer = sgd_trainer(LOSS, init, data, **settings)
+    lacking = np.array([data["y"] < 2, data["y"] == 1])
+    run = lambda **options: retrain_on_subsets(
+        wrap(trainer), lacking, key=KEY, models_at_once=1, progress=False, **options
+    )
+    with pytest.raises(InputError, match=r"subset 1 has no example of class 0 .*allow_missing"):
+        run()
+    # labels of one's own come first
+    with pytest.raises(InputError, match="subset 1 has no example of class 7 "):
+        run(labels=np.where(data["y"] == 1, 1, 7))
+    assert jax.tree.leaves(run(allow_missing_classes=True))[0].shape == (2, N, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"x": DATA["x"], "y": np.float32(DATA["y"] % 2)},
+        {"x": DATA["x"], "y": np.tile(DATA["y"][:, None] % 2, (1, 2))},
+        DATA,
+        {"x": DATA["x"], "y": np.arange(N)},
+        {"x": DATA["x"], "y": np.zeros(5, int)},
+        {"x": DATA["x"]},
+        DATA["x"],
+        (DATA["x"], DATA["y"] % 2),
+    ],
+    ids=[
+        "regression",
+        "tokens",
+        "few of each",
+        "numbers",
+        "another length",
+        "no y",
+        "an array",
+        "a tuple",
+    ],
+)
+def test_what_is_no_class_is_not_looked_at(data):
+    train = Partial(lambda data, key, rows: jnp.asarray(rows.shape[0]), data)
+    found = retrain_on_subsets(train, ONE_CLASS, key=KEY, models_at_once=1, progress=False)
+    np.testing.assert_array_equal(found, ONE_CLASS.sum(axis=1))
 
 
 def test_a_missing_class_can_be_allowed():

@@ -24,6 +24,7 @@ from jaxinf.influence.ground_truth.newton import (
     minimise,
 )
 from jaxinf.influence.ground_truth.objective import Problem, make_problem, objective
+from jaxinf.influence.ground_truth.subsets import class_labels
 from jaxinf.influence.queries import QueryGroups, as_groups, group_loss
 from jaxinf.typing import Batch, Params, PerExampleLoss
 
@@ -68,6 +69,7 @@ def leave_one_out(
     *,
     l2: float,
     rows: ArrayLike | None = None,
+    allow_missing_classes: bool = False,
     solver: Solver = "auto",
     tolerance: float | None = None,
     max_steps: int = 200,
@@ -88,6 +90,8 @@ def leave_one_out(
         train: pytree of arrays with leading axis N, held on the device as one batch.
         l2: penalty on all parameters, biases too.
         rows: int[R], which examples to leave out; all N by default.
+        allow_missing_classes: leave out the only example of its class, too. Classes are
+            `train["y"]` where it is N whole numbers of at most N / 10 and 1000 values.
         solver: `"chord"` inverts the full model's Hessian once, as a matrix, and takes Newton
             steps with it; `"newton-cg"` never forms a matrix. `"auto"` takes the cheaper one.
         tolerance: Euclidean norm of the gradient that every training reaches; by default 1e-10
@@ -101,8 +105,8 @@ def leave_one_out(
         `LeaveOneOut`.
 
     Raises:
-        InputError: for input that cannot be used, rows out of range, or a Hessian that is not
-            positive definite.
+        InputError: for input that cannot be used, rows out of range, a class that would be left
+            without examples, or a Hessian that is not positive definite.
 
     Warns:
         ConvergenceWarning: a training did not reach the tolerance.
@@ -120,6 +124,8 @@ def leave_one_out(
     check_queries(queries)
     problem = make_problem(loss_fn, params, train, l2)
     chosen = _check_rows(rows, problem.size)
+    if not allow_missing_classes:
+        _check_classes(class_labels(train, problem.size), chosen)
     start = ravel_pytree(problem.params)[0]
     goal = tolerance or default_tolerance(start.dtype)
     chord = _use_chord(solver, start.size, len(chosen))
@@ -191,3 +197,18 @@ def _check_rows(rows: ArrayLike | None, count: int) -> np.ndarray:
     if count < 2:
         raise InputError("train holds one example: nothing is left without it")
     return chosen.astype(np.int32)
+
+
+def _check_classes(labels: np.ndarray | None, rows: np.ndarray) -> None:
+    """Refuse to leave out the only example of a class."""
+    if labels is None:
+        return
+    _, positions, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(counts[positions[rows]] == 1)
+    if alone.size:
+        row = rows[alone[0]]
+        others = f" (and {alone.size - 1} more such rows)" if alone.size > 1 else ""
+        raise InputError(
+            f"row {row} is the only example of class {labels[row]}{others}: leave other rows out, "
+            "or pass allow_missing_classes=True"
+        )

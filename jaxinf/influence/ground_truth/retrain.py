@@ -1,5 +1,6 @@
 """Train one model per subset of the training set, as many at once as memory admits."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxinf.engine.fingerprint import fingerprint, program_fingerprint
 from jaxinf.engine.mesh import num_shards, replicate
 from jaxinf.engine.progress import track_rows
 from jaxinf.influence.ground_truth.many_models import check_at_once, one_device, run_chunk
-from jaxinf.influence.ground_truth.subsets import check_subsets
+from jaxinf.influence.ground_truth.subsets import check_subsets, class_labels
 from jaxinf.models.checkpoints import open_run
 from jaxinf.models.storage import load_variables, save_variables
 from jaxinf.typing import PyTree
@@ -53,7 +54,9 @@ def retrain_on_subsets(
             baking them in.
         subsets: bool[S, N], as from `draw_subsets`.
         key: random key.
-        labels: int[N]; when given, a subset that lacks one of the classes is refused.
+        labels: int[N]; a subset that lacks one of the classes is refused. By default `data["y"]`
+            of an `sgd_trainer`, or of any data that a `train_fn` carries as a `Partial`, where it
+            is N whole numbers of at most N / 10 and 1000 values; nothing is checked otherwise.
         allow_missing_classes: train on such subsets all the same.
         models_at_once: models vmapped together on each device; by default as many as fit in
             `memory_bytes` by the compiler's count, which compiles one model by itself first.
@@ -83,6 +86,8 @@ def retrain_on_subsets(
         >>> retrain_on_subsets(total, subsets, key=jax.random.key(0), progress=False)
         array([3., 6., 7.], dtype=float32)
     """
+    if labels is None and not allow_missing_classes and np.ndim(subsets) == 2:
+        labels = _carried_labels(train_fn, np.shape(subsets)[1])
     masks = check_subsets(subsets, labels, allow_missing_classes=allow_missing_classes)
     carried = train_fn if isinstance(train_fn, Partial) else Partial(train_fn)
     mesh = one_device() if mesh is None else mesh
@@ -116,6 +121,18 @@ def retrain_on_subsets(
             advance(len(ids))
     order = np.argsort(np.concatenate([ids for ids, _ in chunks]))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
+
+
+def _carried_labels(train_fn: Any, count: int) -> np.ndarray | None:
+    """Classes in the data of a trainer, or of one that it is made of, compiled or not."""
+    made = getattr(train_fn, "__wrapped__", train_fn)
+    if not isinstance(made, functools.partial):
+        return None
+    found = (
+        _carried_labels(part, count) if callable(part) else class_labels(part, count)
+        for part in (*made.args, *made.keywords.values())
+    )
+    return next((labels for labels in found if labels is not None), None)
 
 
 def _train_one(state: Any, model: tuple[jax.Array, jax.Array]) -> PyTree:

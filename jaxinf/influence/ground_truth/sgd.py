@@ -38,7 +38,9 @@ def sgd_trainer(
             `jaxinf.adapters.stateful_from_linen`.
         init: `init(key) -> (params, state)`; one that ignores its key gives all models the same
             start.
-        data: pytree of arrays with leading axis N, held on the device.
+        data: pytree of arrays with leading axis N, held on the device. Where its "y" holds
+            classes, `retrain_on_subsets` refuses a subset that lacks one, unless it is told
+            `allow_missing_classes=True`.
         optimizer: optax gradient transformation; weight decay and schedules belong in it.
         num_epochs: passes over a subset.
         batch_size: B; subsets of fewer examples are one batch.

@@ -1,10 +1,20 @@
 """Random subsets of a training set, and what a set of subsets must be to train on them."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from numpy.typing import ArrayLike
 
 from jaxinf.errors import InputError
+from jaxinf.influence.passes import is_traced
+
+# Whole numbers of more values than this, or that are there less often on average, need not be
+# classes; and half of so few examples may lack one by chance alone.
+_MOST_CLASSES = 1000
+_LEAST_EXAMPLES = 10
 
 
 def draw_subsets(
@@ -38,6 +48,35 @@ def draw_subsets(
         )
     rng = np.random.default_rng(seed)
     return rng.permuted(np.tile(np.arange(num_examples) < size, (num_subsets, 1)), axis=1)
+
+
+def class_labels(data: Any, count: int) -> Int[np.ndarray, " N"] | None:
+    """The classes in training data, where `data["y"]` looks like them.
+
+    Args:
+        data: anything.
+        count: N.
+
+    Returns:
+        int[N]; None for anything but a mapping whose "y" is N whole numbers of at most 1000
+        different values, each there ten times on average: not floats, tokens [N, T] or numbers
+        that tell the examples apart.
+
+    Example:
+        >>> found = class_labels({"x": np.zeros((30, 1)), "y": np.arange(30) % 3}, 30)
+        >>> found[:5]
+        array([0, 1, 2, 0, 1])
+        >>> class_labels({"y": np.arange(30)}, 30) is None
+        True
+    """
+    given = data.get("y") if isinstance(data, Mapping) else None
+    if not isinstance(given, np.ndarray | jax.Array) or is_traced(given):
+        return None
+    if given.shape != (count,) or given.dtype.kind not in "iu":
+        return None
+    labels = np.asarray(given)
+    most = min(_MOST_CLASSES, count / _LEAST_EXAMPLES)
+    return labels if len(np.unique(labels)) <= most else None
 
 
 def check_subsets(

@@ -28,7 +28,8 @@ def cg(*, tolerance: float = 1e-4, max_iterations: int = 200, precondition: bool
     """Preconditioned conjugate gradients; one pass over the training set per iteration.
 
     The K systems share every pass, each stops by itself, and none ends in silence: what is not
-    converged is warned of with its residual.
+    converged is warned of with its residual. Under a caller's `jax.jit` nothing can warn, and the
+    residual in the diagnostics says it.
 
     Args:
         tolerance: of the residual, relative to the right side. About 1e-5 is the least that

@@ -31,7 +31,10 @@ def lissa(*, scale: float | None = None, depth: int = 500, tolerance: float = 0.
         A `Solver`.
 
     Raises:
-        InputError: for settings that mean nothing; when solving, for a series that diverges.
+        InputError: for settings that mean nothing; when solving, for a series that diverges, as
+            it does where the matrix has clearly negative eigenvalues. Few steps, or eigenvalues
+            just below 0, leave it finite with a large residual, which is warned of. Under tracing
+            the residual alone says either.
 
     Example:
         >>> lissa(scale=10.0).name
