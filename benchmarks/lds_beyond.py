@@ -136,7 +136,8 @@ def layer_rows(sides: dict[str, Side]) -> list[dict[str, Any]]:
         return row["development"]
 
     both = ("development", "report")
-    found = {name: {1.0: add("one damping", common, both)} for name in names}
+    usual = add("one damping", common, both)
+    found = {name: {1.0: usual} for name in names}
     for name, multiple in itertools.product(names, (m for m in MULTIPLES if m != 1.0)):
         changed = common | {name: multiple}
         found[name][multiple] = add(f"{name} times {multiple:g}", changed, ("development",))
