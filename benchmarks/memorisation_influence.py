@@ -110,8 +110,15 @@ def judge(scores: np.ndarray, pairs: Pairs) -> dict[str, Any]:
     }
     # over all pairs at once: of so many as count, how many do
     top = np.argsort(-scores, axis=None, kind="stable")[: pairs.relevant.sum()]
-    found = {name: asdict(bootstrap_interval(a, seed=0)) for name, a in each.items()}
+    found = {name: interval(a) for name, a in each.items()}
     return found | {"precision": float(pairs.relevant.ravel()[top].mean())}
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean over test examples with its 95 % interval; of one, the figure alone."""
+    if len(values) > 1:
+        return asdict(bootstrap_interval(values, seed=0))
+    return {"estimate": float(values[0])}
 
 
 class Contender(NamedTuple):
@@ -232,7 +239,7 @@ def run_set(problem: Problem, truth_models: int, store: Path | None, write: Any)
         "memorised": pairs.memorised,
         "pairs": int(pairs.relevant.sum()),
         "tests": len(pairs.tests),
-        "reliability": asdict(bootstrap_interval(pairs.reliability, seed=0)),
+        "reliability": interval(pairs.reliability),
         "rows": [],
     }
     print(problem.name, {k: v for k, v in document.items() if k not in ("rows", "size")})
