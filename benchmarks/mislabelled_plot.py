@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 from benchmarks.common import RESULTS, ROOT
-from benchmarks.tables_mislabelled import NAMES
+from benchmarks.mislabelled_kinds import NAMES
 
 DRAWN = {
     "trusted_consensus": ("#0072b2", "-"),
-    "consensus": ("#56b4e9", "-"),
+    "consensus": ("#222222", "-."),
     "trusted_finite_loss": ("#009e73", "-"),
     "trusted_jvp": ("#d55e00", "-"),
     "self_preconditioned": ("#cc79a7", "-"),

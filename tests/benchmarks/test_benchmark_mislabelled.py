@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.common import ROOT
+from benchmarks.mislabelled_kinds import INFLUENCE, PARTS, kind_of
 from benchmarks.mislabelled_sets import KINDS, draw, sets
-from benchmarks.tables_mislabelled import (
-    INFLUENCE,
-    PARTS,
-    kind_of,
-    mislabelled_table,
-    tally,
-    verdict,
-)
+from benchmarks.tables_mislabelled import mislabelled_table
+from benchmarks.tables_mislabelled_tally import tally, verdict
 from jaxinf.applications.mislabelled import METHODS
 from jaxinf.evaluation import mean_interval
 
