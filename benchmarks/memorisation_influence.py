@@ -84,10 +84,10 @@ def find_pairs(found: RetrainedOutputs, certain: float = CERTAIN) -> Pairs:
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's, of each row of [K, N] with the other's; NaN where a row is constant."""
+    """Pearson's, of each row of [K, N] with the other's; 0 where a row is constant: it tells nothing."""
     a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.where(size > 0, (a * b).sum(axis=1) / np.where(size > 0, size, 1), 0.0)
 
 
 def of_models(found: RetrainedOutputs, rows: slice) -> RetrainedOutputs:

@@ -33,6 +33,7 @@ from benchmarks.tables_leakage import leakage_table
 from benchmarks.tables_leakage_kinds import leakage_development_table, leakage_kinds_table
 from benchmarks.tables_membership import clip_table, membership_table
 from benchmarks.tables_memorisation import memorisation_table
+from benchmarks.tables_memorisation_influence import memorisation_influence_table
 from benchmarks.tables_memory import memory_table
 from benchmarks.tables_mirrored import mirrored_hypothesis_table, retraining_table
 from benchmarks.tables_mislabelled import mislabelled_table
@@ -63,6 +64,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "membership": membership_table,
     "clip": clip_table,
     "memorisation": memorisation_table,
+    "memorisation_influence": memorisation_influence_table,
     "memory": memory_table,
     "planner": planner_table,
     "mislabelled": mislabelled_table,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.memorisation_influence import correlations, find_pairs, judge
+from benchmarks.tables_memorisation_influence import memorisation_influence_table
 from jaxinf.applications.memorisation import RetrainedOutputs
 
 
@@ -51,3 +52,33 @@ def test_without_a_certain_pair_it_says_so():
 def test_correlations_are_by_row():
     a = np.array([[1.0, 2.0, 3.0], [1.0, 0.0, 1.0]])
     np.testing.assert_allclose(correlations(a, a * [[2.0], [-1.0]]), [1.0, -1.0])
+    np.testing.assert_array_equal(correlations(a, np.ones((2, 3))), [0.0, 0.0])
+
+
+def test_the_table_has_the_best_first_and_names_early_models():
+    pairs = find_pairs(made_up())
+    rows = [
+        {"method": name, "kind": "passes", "models": 2, "training": training, "seconds": 3.0}
+        | judge(scores, pairs)
+        for name, training, scores in (
+            ("worse", 2.0, -pairs.scores[pairs.tests]),
+            ("better", 0.4, pairs.scores[pairs.tests]),
+        )
+    ]
+    found = {
+        "size": {"train": 12},
+        "memorised": 1,
+        "truth_models": 400,
+        "truth_training": 280.0,
+        "pairs": 1,
+        "tests": 1,
+        "reliability": {"estimate": 0.93, "low": 0.9, "high": 0.95},
+        "rows": rows,
+    }
+    lines = memorisation_influence_table({"results": {"mnist": found}}).splitlines()
+    assert "0.93 (0.90–0.95)" in lines[0]
+    assert lines[4] == (
+        "| better, early models | passes | 2 | 0.4 | 1/700 | 3.0 | 1.00 | 1.00 | 1.00 | 1.00 | "
+        "1.00 | 1.00 |"
+    )
+    assert lines[5].startswith("| worse | passes | 2 | 2 | 1/140 | 3.0 | 0.00 |")
