@@ -28,7 +28,16 @@ import numpy as np
 
 from benchmarks.common import RESULTS, ROOT, write_result
 from benchmarks.facts_data import Part, draw_facts, load_facts
-from benchmarks.facts_methods import BEST_OF_ANSWER, BM25, BOTH, KINDS, MEAN_OF_WHOLE, scores, tried
+from benchmarks.facts_methods import (
+    BEST_OF_ANSWER,
+    BM25,
+    BOTH,
+    KINDS,
+    MEAN_OF_WHOLE,
+    Store,
+    scores,
+    tried,
+)
 from benchmarks.facts_model import QUICK, REDUCED, Size, train_subject
 from jaxinf.applications.language import (
     rank_of_first,
@@ -65,9 +74,10 @@ FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 
 
 def run_seed(
-    seed: int, size: Size, projection: int, part: Part = "report"
+    seed: int, size: Size, projection: int, part: Part = "report", store: Store | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """About one subject, and per method `(mrr, recall, seconds)`."""
+    store = store or Store()
     start = time.perf_counter()
     facts, patterns = load_facts(ROOT.parent / "shared" / "data")
     drawn = draw_facts(facts, patterns, seed, part, size.facts, size.per_fact)
@@ -93,7 +103,7 @@ def run_seed(
         print(f"{time.strftime('%T')} {name}: {found[name]}", flush=True)
 
     start = time.perf_counter()
-    for name, values in scores(subject, projection):
+    for name, values in scores(subject, projection, store):
         take(name, values, time.perf_counter() - start)
         start = time.perf_counter()
     final[RANDOM] = np.random.default_rng(seed).normal(size=final[BM25].shape)
@@ -101,7 +111,7 @@ def run_seed(
         for how, fuse in FUSIONS.items():
             take(f"BM25 + {name}, {how}", fuse([final[BM25], final[name]]), 0.0)
     if part == "development":
-        for name, values in tried(subject, final):
+        for name, values in tried(subject, final, store):
             take(name, values, 0.0)
     return about, found
 
@@ -171,6 +181,8 @@ def main() -> None:
     parser.add_argument("--reduced", action="store_true", help="smaller, for a CPU")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--part", choices=["report", "development", "both"], default="report")
+    parser.add_argument("--first-seed", type=int, default=0, help="of each part that is run")
+    parser.add_argument("--store", type=Path, help="folder: a killed seed goes on from it")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where the JSON files go")
     options = parser.parse_args()
     size = QUICK if options.quick else REDUCED if options.reduced else Size()
@@ -178,21 +190,24 @@ def main() -> None:
     seeds = {"report": options.seeds, "development": options.development_seeds}
     parts = [part for part in seeds if options.part in (part, "both")]
     # both parts in turn, so that they share what is compiled
-    for seed in range(max(seeds[part] for part in parts)):
+    for seed in range(options.first_seed, max(seeds[part] for part in parts)):
         for part in parts:
             if seed < seeds[part]:
                 projection = min(options.projection, 64) if options.quick else options.projection
                 output = (options.folder / FILES[part]).with_stem(Path(FILES[part]).stem + suffix)
-                _add_seed(output, seed, size, projection, part)
+                folder = options.store and options.store / f"{part}_{seed}"
+                _add_seed(output, seed, size, projection, part, Store(folder))
 
 
-def _add_seed(output: Path, seed: int, size: Size, projection: int, part: Part) -> None:
+def _add_seed(
+    output: Path, seed: int, size: Size, projection: int, part: Part, store: Store
+) -> None:
     """Run one seed, unless it is in the file already, and write it behind the others."""
     settings = {"size": size._asdict(), "fusion": FUSION, "forward": FORWARD}
     subjects, per_seed = _earlier(output, settings)
     if any(subject["seed"] == seed for subject in subjects):
         return
-    about, found = run_seed(seed, size, projection, part)
+    about, found = run_seed(seed, size, projection, part, store)
     subjects.append(about)
     per_seed.append(found)
     results = {"subjects": subjects, "per_seed": per_seed, **summary(per_seed)}

@@ -4,7 +4,8 @@ Raw products come from a few shared programs (`benchmarks.facts_programs`) and a
 each row says here; the library's own attributors give the same numbers, one method at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -46,7 +47,32 @@ KINDS = {
 Rows = Iterator[tuple[str, np.ndarray]]
 
 
-def scores(subject: Subject, projection: int) -> Rows:
+class Store:
+    """Keeps what takes long on disk: a run that was killed does not compute it again.
+
+    Args:
+        folder: of one seed of one part; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+
+    def keep(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of that name, computed at most once."""
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{name}.npy"
+        if path.exists():
+            return np.load(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = compute()
+        part = path.with_suffix(".part.npy")
+        np.save(part, values)
+        part.replace(path)
+        return values
+
+
+def scores(subject: Subject, projection: int, store: Store) -> Rows:
     """Every row's name and scores, float64[K, N], as `KINDS` has them; `projection` 0: no TRAK."""
     yield from lexical(subject)
     yield from representations(subject)
@@ -54,7 +80,7 @@ def scores(subject: Subject, projection: int) -> Rows:
     answers, both = mean(subject.queries), joined(mean(subject.queries), mean(subject.asked))
     whole, objects = mean(subject.train), mean(subject.objects)
     plain = programs.gradients(subject, answers)
-    random = programs.shares(subject, programs.probes(subject), ones(subject.train))
+    random = along_probes(subject, store)
     estimates = {False: estimated_norms(random, whole), True: estimated_norms(random, objects)}
     turned = programs.curved(subject, both, whole)
     found = programs.slopes(subject, programs.stacked(plain, turned), whole)
@@ -64,7 +90,7 @@ def scores(subject: Subject, projection: int) -> Rows:
     yield "slope / norm", found.products[:count] / estimates[False]
     yield "preconditioned", found.products[count : 2 * count] / estimates[False]
     yield "preconditioned, whole question", found.products[2 * count :] / estimates[False]
-    yield from by_tokens(subject, token_norms(random))
+    yield from by_tokens(subject, token_norms(random), store)
     turned = programs.curved(subject, both, objects)
     of_objects = programs.slopes(subject, programs.stacked(plain, turned), objects)
     products = of_objects.products[:count]
@@ -80,7 +106,7 @@ def scores(subject: Subject, projection: int) -> Rows:
         yield "TRAK", score(subject, method, subject.train, subject.queries)
 
 
-def tried(subject: Subject, final: dict[str, np.ndarray]) -> Rows:
+def tried(subject: Subject, final: dict[str, np.ndarray], store: Store) -> Rows:
     """Variants that the development part chooses among, beside the rows of the table."""
     best, whole = final[BEST_OF_ANSWER], final[MEAN_OF_WHOLE]
     for weight in (0.5, 2.0):
@@ -89,9 +115,9 @@ def tried(subject: Subject, final: dict[str, np.ndarray]) -> Rows:
     for weight in (0.5, 1.0):
         fused = sum_of_z_scores([final[BOTH], hidden], weights=[0.5, weight])
         yield f"{BOTH}, and hidden states {weight:g}", fused
-    norms = token_norms(programs.shares(subject, programs.probes(subject), ones(subject.train)))
+    norms = token_norms(along_probes(subject, store))
     for damping in (1.0, 0.01):
-        for name, found in by_tokens(subject, norms, damping):
+        for name, found in by_tokens(subject, norms, store, damping):
             yield f"{name}, damping {damping:g}", found
 
 
@@ -109,13 +135,19 @@ def representations(subject: Subject) -> Rows:
         yield f"hidden states, {name}", found
 
 
-def by_tokens(subject: Subject, norms: np.ndarray, damping: float = programs.DAMPING) -> Rows:
+def by_tokens(
+    subject: Subject, norms: np.ndarray, store: Store, damping: float = programs.DAMPING
+) -> Rows:
     """Each sentence's best token and the mean of all, by the answer and by the whole question."""
-    weights = unit_weights(subject.module, subject.params, subject.asked)
-    queries = joined(ones(subject.queries), subject.asked | {"weights": weights})
     train = ones(subject.train)
-    turned = programs.curved(subject, queries, train, damping)
-    cosines = programs.shares(subject, turned, train) / np.where(norms > 0, norms, 1)
+
+    def products() -> np.ndarray:
+        weights = unit_weights(subject.module, subject.params, subject.asked)
+        queries = joined(ones(subject.queries), subject.asked | {"weights": weights})
+        turned = programs.curved(subject, queries, train, damping)
+        return programs.shares(subject, turned, train)
+
+    cosines = store.keep(f"tokens_{damping:g}", products) / np.where(norms > 0, norms, 1)
     mask = train["mask"]
     best = np.where(mask, cosines, -np.inf).max(axis=2)
     average = cosines.sum(axis=2) / mask.sum(axis=1)
@@ -125,6 +157,13 @@ def by_tokens(subject: Subject, norms: np.ndarray, damping: float = programs.DAM
     yield "by token, preconditioned, whole question: best token", best[count:]
     yield MEAN_OF_WHOLE, average[count:]
     yield BOTH, sum_of_z_scores([best[:count], average[count:]])
+
+
+def along_probes(subject: Subject, store: Store) -> np.ndarray:
+    """Products of every token's gradient with random directions, float64[R, N, T]."""
+    everywhere = ones(subject.train)
+    of = lambda: programs.shares(subject, programs.probes(subject), everywhere)
+    return store.keep("probes", of)
 
 
 def token_norms(random: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def find_pairs(found: RetrainedOutputs, certain: float = CERTAIN) -> Pairs:
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's, of each row of [K, N] with the other's; 0 where a row is constant: it tells nothing."""
+    """Pearson's, of each row of [K, N] with the other's; 0 where a row is constant."""
     a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.where(size > 0, (a * b).sum(axis=1) / np.where(size > 0, size, 1), 0.0)
