@@ -20,7 +20,11 @@ from jaxinf.errors import InputError
 
 _INPUTS = ("x", "features", "embeddings", "images")
 # how archives that hold several sets call each side's arrays
-_SUFFIXES = {"train": ("_train", ""), "valid": ("_valid", "_val", "_test", "")}
+_SUFFIXES = {
+    "train": ("_train", ""),
+    "valid": ("_valid", "_val", "_test", ""),
+    "test": ("_test", "_valid", "_val", ""),
+}
 
 
 def read_npz(path: Path, wanted: Wanted) -> Rows:

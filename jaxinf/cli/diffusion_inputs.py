@@ -42,7 +42,7 @@ def from_files(
     """
     model, params = load_edm(checkpoint)
     candidates = read_rows(train, Wanted(size=size))
-    asked = read_rows(generated, Wanted(size=size, side="valid"))
+    asked = read_rows(generated, Wanted(size=size, side="test"))
     names = class_names(candidates.labels)
     sets = [as_images(rows, names, model.image_shape[2]) for rows in (asked, candidates)]
     check_generated(*sets, num_classes=model.num_classes)

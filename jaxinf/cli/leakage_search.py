@@ -53,7 +53,7 @@ def search_by_comparing(
     train = _read(train_path, wanted)
     is_table = train.columns is not None and test_path.suffix.lower() in TABLES
     other = replace(
-        wanted, side="valid", features=tuple(train.columns or ()) if is_table else wanted.features
+        wanted, side="test", features=tuple(train.columns or ()) if is_table else wanted.features
     )
     test = _read(test_path, other)
     clean = None if clean_path is None else _read(clean_path, other)

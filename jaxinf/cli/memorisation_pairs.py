@@ -93,7 +93,7 @@ def read_test(path: Path, train: Rows, wanted: Wanted, labels: Path | None) -> R
     is_table = train.columns is not None and path.suffix.lower() in TABLES
     features = tuple(train.columns or ()) if is_table else wanted.features
     rows = read_rows(
-        path, replace(wanted, features=features, drop=(), labels_file=labels, side="valid")
+        path, replace(wanted, features=features, drop=(), labels_file=labels, side="test")
     )
     if not len(rows):
         raise InputError(f"{path} has no rows")

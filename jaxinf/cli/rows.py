@@ -50,7 +50,7 @@ class Wanted:
         truth: column (or array, or .npy file) that marks faults.
         size: side to which images are resized.
         labels_file: .npy file of the labels, for inputs in a .npy file.
-        side: `"train"` or `"valid"`, for archives that hold both.
+        side: `"train"`, `"valid"` or `"test"`, for archives that hold several.
     """
 
     label: str | None = None
