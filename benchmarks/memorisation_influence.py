@@ -177,14 +177,19 @@ def contenders(problem: Problem) -> Iterator[Contender]:
             curvature="fisher", measure="margin", query_chunk=25,
         )  # fmt: skip
         yield one("influence function, λ = 1", "passes", influences, **options)
-    yield Contender(
-        "early ensemble, power 0.7",
-        "passes",
-        lambda count: influence.early_ensemble(loss, num_models=count, doubt_power=0.7),
-        share=EARLY,
-        counts=tuple(c for c in (1, 2, 5) if c <= problem.size.whole),
-        stacked=True,
-    )
+    # the same numbers twice: by forward passes, and by gradients of the training examples, which
+    # are the cheaper of the two where a network is small and queries are many
+    for kind, scorer in (("passes", "jvp"), ("gradients", "gradients")):
+        yield Contender(
+            f"early ensemble, power 0.7, by {kind}",
+            kind,
+            lambda count, scorer=scorer: influence.early_ensemble(
+                loss, num_models=count, doubt_power=0.7, scorer=scorer
+            ),
+            share=EARLY,
+            counts=tuple(c for c in (1, 2, 5) if c <= problem.size.whole),
+            stacked=True,
+        )
     yield Contender(
         "TRAK",
         "gradients",
@@ -227,6 +232,8 @@ def run_set(problem: Problem, truth_models: int, store: Path | None, write: Any)
     folder = store and store / f"{problem.name}_influence_{truth_models}"
     masks = draw_subsets(truth_models + size.few, size.train, fraction=FRACTION, seed=5)
     found = train_on(problem, masks, size.epochs, 6, with_test=True, store=folder)
+    # of a run that was killed and went on, only the rest
+    per_model = (time.perf_counter() - began) / len(masks)
     truth = of_models(found, slice(None, truth_models))
     few = of_models(found, slice(truth_models, None))
     # few models are sure of nothing
@@ -235,7 +242,7 @@ def run_set(problem: Problem, truth_models: int, store: Path | None, write: Any)
         "size": size._asdict(),
         "truth_models": truth_models,
         "truth_training": FRACTION * truth_models,
-        "seconds": time.perf_counter() - began,
+        "truth_seconds": per_model * truth_models,
         "memorised": pairs.memorised,
         "pairs": int(pairs.relevant.sum()),
         "tests": len(pairs.tests),
@@ -244,28 +251,44 @@ def run_set(problem: Problem, truth_models: int, store: Path | None, write: Any)
     }
     print(problem.name, {k: v for k, v in document.items() if k not in ("rows", "size")})
 
-    def add(name: str, kind: str, count: int, training: float, scores: np.ndarray, s: float):
-        row = {"method": name, "kind": kind, "models": count, "training": training, "seconds": s}
+    def add(
+        name: str, kind: str, count: int, training: float, trained_s: float, scores: np.ndarray,
+        scored_s: float,
+    ):  # fmt: skip
+        row = {"method": name, "kind": kind, "models": count, "training": training}
+        row |= {"training_seconds": trained_s, "scoring_seconds": scored_s}
         document["rows"].append(row | judge(scores, pairs))
         shown = ", ".join(f"{k} {document['rows'][-1][k]['estimate']:.3f}" for k in ("mrr", "auc"))
-        print(f"{name}, {count} models, {training:g} runs, {s:.1f} s: {shown}", flush=True)
+        print(f"{name}, {count} models, {training:g} runs, {scored_s:.1f} s: {shown}", flush=True)
         write(document)
 
     for count in (c for c in (10, 20, 40) if c <= size.few):
         assert few.test_correct is not None
         of_few = influence_scores(few.subsets[:count], few.test_correct[:count][:, pairs.tests])
         values = np.nan_to_num(of_few.scores)
-        add("same estimator, few models", "retraining", count, FRACTION * count, values, 0.0)
+        add(
+            "same estimator, few models",
+            "retraining",
+            count,
+            FRACTION * count,
+            per_model * count,
+            values,
+            0.0,
+        )
     queries = jax.tree.map(lambda a: jnp.asarray(a[pairs.tests]), problem.test)
-    banks: dict[int, Any] = {}
+    banks: dict[int, tuple[Any, float]] = {}
     for contender in contenders(problem):
         epochs = max(1, round(contender.share * size.epochs)) if contender.share else 1
         if epochs not in banks:
-            banks[epochs] = train_whole(problem, size.whole, epochs, 80)
+            began = time.perf_counter()
+            bank = jax.block_until_ready(train_whole(problem, size.whole, epochs, 80))
+            banks[epochs] = bank, (time.perf_counter() - began) / size.whole
         # what only looks at pixels needs no training
-        for count, scores, seconds in estimated(problem, contender, banks[epochs], queries):
-            training = count * epochs / size.epochs if contender.share else 0.0
-            add(contender.name, contender.kind, count, training, scores, seconds)
+        bank, each = banks[epochs]
+        for count, scores, seconds in estimated(problem, contender, bank, queries):
+            trained = count if contender.share else 0
+            runs, trained_s = trained * epochs / size.epochs, trained * each
+            add(contender.name, contender.kind, count, runs, trained_s, scores, seconds)
 
 
 def main() -> None:

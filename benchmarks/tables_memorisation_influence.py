@@ -18,29 +18,29 @@ def _of_set(name: str, found: Row) -> str:
     lines = [
         f"**{TITLES.get(name, name)}**: {size['train']:,} training examples, of which "
         f"{found['memorised']:,} are memorised; truth from {found['truth_models']:,} models "
-        f"({found['truth_training']:,.0f} training runs), {found['pairs']:,} pairs of "
+        f"({found['truth_training']:,.0f} training runs, {found['truth_seconds']:,.0f} s), "
+        f"{found['pairs']:,} pairs of "
         f"{found['tests']:,} test examples. Two halves of the models agree in their influence on "
         f"such a test example by {_figure(found['reliability'])} (Pearson).",
         "",
-        "| method | looks at | models | runs | share of the truth's training | scoring, s | "
-        "recall@1 | recall@10 | MRR | AUC | Pearson | precision |",
+        "| method | looks at | models | runs | training, s | scoring, s | recall@1 | recall@10 | "
+        "MRR | AUC | Pearson | precision |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(found["rows"], key=lambda row: -row["mrr"]["estimate"]):
-        runs = row["training"]
-        share = f"1/{found['truth_training'] / runs:,.0f}" if runs else "–"
         figures = " | ".join(_figure(row[name]) for name in _FIGURES)
         lines.append(
-            f"| {row['method']}{_epochs(row)} | {row['kind']} | {row['models']} | {runs:.3g} | "
-            f"{share} | {row['seconds']:.1f} | {figures} | {row['precision']:.2f} |"
+            f"| {row['method']}{_epochs(row)} | {row['kind']} | {row['models']} | "
+            f"{row['training']:.3g} | {row['training_seconds']:.1f} | {row['scoring_seconds']:.1f} "
+            f"| {figures} | {row['precision']:.2f} |"
         )
     return "\n".join(lines)
 
 
 def _epochs(row: Row) -> str:
     """Models of a fifth of the epochs are named, as a method may stand with both."""
-    per_model = row["training"] / row["models"] if row["models"] else 0
-    return ", early models" if row["kind"] != "retraining" and 0 < per_model < 0.5 else ""
+    is_named = row["kind"] == "retraining" or row["method"].startswith("early")
+    return "" if is_named or not 0 < row["training"] / row["models"] < 0.5 else ", early models"
 
 
 def _figure(value: Row) -> str:

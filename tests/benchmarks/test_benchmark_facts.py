@@ -3,13 +3,16 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import facts_programs as programs
 from benchmarks.facts import COMBINED, FORWARD, FUSION, FUSIONS, figures, summary
 from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
-from benchmarks.facts_methods import BM25, KINDS, score, scores
+from benchmarks.facts_methods import BM25, KINDS, Store, score, scores
 from benchmarks.facts_model import QUICK, answered_right, train_subject
 from benchmarks.tables_facts import facts_table
-from jaxinf.applications.language import build_method, causal_lm_loss
-from jaxinf.influence import grad_cos, influence_function
+from jaxinf.applications.language import build_method, causal_lm_loss, token_scores
+from jaxinf.influence import grad_cos, grad_dot, influence_function
+from jaxinf.influence.forward_inf import DirectionState
+from jaxinf.influence.loss import scoring_loss
 
 PATTERNS = {
     "P1": ["[X] lies in [Y].", "[X] is a town of [Y].", "[Y] has [X].", "The state of [X] is [Y]."],
@@ -95,10 +98,21 @@ def test_a_model_is_taught_the_facts_and_every_row_is_scored():
     right = answered_right(subject.module, subject.params, subject.queries)
     assert right.dtype == bool
     assert len(subject.words[2]) == 4
-    found = dict(scores(subject, 16))
+    found = dict(scores(subject, 16, Store()))
     assert list(found) == list(KINDS)
     assert all(np.isfinite(values).all() for values in found.values())
     assert {values.shape for values in found.values()} == {subject.relevant.shape}
+    # gradients of tokens give the forward derivatives that the library takes
+    directions = programs.gradients(subject, programs.mean(subject.queries))
+    train = programs.ones(subject.train)
+    summed = causal_lm_loss(subject.module, reduction="sum")
+    method = grad_dot(summed, scorer="jvp")
+    state = DirectionState(scoring_loss(summed), subject.params, directions, {})
+    np.testing.assert_allclose(
+        programs.shares(subject, directions, train),
+        token_scores(method, summed, state, train),
+        atol=1e-4,
+    )
     # the shared programs give what the library's attributors give, but for a factor per question,
     # or per sentence where the norm is an estimate
     unit = lambda a, axis: a / np.linalg.norm(a, axis=axis, keepdims=True)
