@@ -123,11 +123,12 @@ def development_table(document: dict[str, Any]) -> str:
     """Mean average precision of what the settings were chosen from, a column per mean of ln σ."""
     settings, rows = document["settings"], document["results"]["methods"]
     means = sorted({row["p_mean"] for row in rows if row["p_mean"] is not None})
-    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    found: dict[tuple[str, str, str], dict[float, list[float]]] = {}
     for row in rows:
-        if row["p_mean"] is not None:
-            of_method = found.setdefault((row["method"], row["at"]), {})
-            of_method.setdefault(row["p_mean"], []).append(row["map"]["estimate"])
+        for ranked, figure in (("image", "map"), ("contrast", "map_contrast")):
+            if row["p_mean"] is not None:
+                of_method = found.setdefault((row["method"], row["at"], ranked), {})
+                of_method.setdefault(row["p_mean"], []).append(row[figure]["estimate"])
     best = {
         key: max(sum(values) / len(values) for values in of_method.values())
         for key, of_method in found.items()
@@ -136,17 +137,18 @@ def development_table(document: dict[str, Any]) -> str:
     strengths = ", ".join(map(str, settings["strengths"]))
     lines = [
         f"mAP on {sets} development models tuned for {strengths} steps, by the mean of ln σ of the "
-        f"draws; {settings['device']}.",
+        f"draws, of the image's scores or of the contrast with the base's; {settings['size']} x "
+        f"{settings['size']} pixels, {settings['device']}.",
         "",
-        f"| method | weights | {' | '.join(f'{mean:g}' for mean in means)} |",
-        "|---" * (2 + len(means)) + "|",
+        f"| method | weights | scores | {' | '.join(f'{mean:g}' for mean in means)} |",
+        "|---" * (3 + len(means)) + "|",
     ]
     for key in sorted(found, key=lambda key: -best[key]):
         cells = [
             f"{sum(values) / len(values):.3f}" if (values := found[key].get(mean)) else "–"
             for mean in means
         ]
-        lines.append(f"| {key[0]} | {key[1]} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(key)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.common import ROOT
 from benchmarks.diffusion_methods import judge
 from benchmarks.diffusion_models import QUICK, draw_set, load_images
-from benchmarks.tables_diffusion import diffusion_table, draws_table, paired
+from benchmarks.tables_diffusion import development_table, diffusion_table, draws_table, paired
 
 
 def test_exemplars_are_held_out_and_hide_among_their_class(tmp_path):
@@ -83,3 +83,28 @@ def test_quick_runs_end_to_end(tmp_path):
     draws = draws_table(json.loads((tmp_path / "diffusion_draws.json").read_text()))
     assert draws.count("\n| ") == 2
     assert list(tmp_path.glob("diffusion_*.png"))
+
+
+def test_the_development_table_ranks_by_the_better_of_image_and_contrast():
+    row = lambda method, p_mean, plain, contrast: {
+        "method": method, "at": "tuned", "p_mean": p_mean, "map": {"estimate": plain},
+        "map_contrast": {"estimate": contrast},
+    }  # fmt: skip
+    document = {
+        "settings": {"strengths": [60], "size": 14, "device": "cpu"},
+        "results": {
+            "methods": [
+                row("a", -1.2, 0.1, 0.7),
+                row("b", -1.2, 0.5, 0.2),
+                row("b", 0.0, 0.6, 0.3),
+            ],
+            "rows": [{"set": 1000}],
+        },
+    }
+    lines = development_table(document).splitlines()[4:]
+    assert lines == [
+        "| a | tuned | contrast | 0.700 | – |",
+        "| b | tuned | image | 0.500 | 0.600 |",
+        "| b | tuned | contrast | 0.200 | 0.300 |",
+        "| a | tuned | image | 0.100 | – |",
+    ]
