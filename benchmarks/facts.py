@@ -70,6 +70,7 @@ COMBINED = (
     "preconditioned, whole question",
     "grad-cos, object's loss",
     "hidden states, mean",
+    "hidden states, mean, whitened",
     RANDOM,
 )
 FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
@@ -178,7 +179,8 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     everywhere = [row for row in table if row["seeds"] == len(per_seed)]
     gradient = [row for row in everywhere if row["kind"] == "gradient"]
     strongest = max(gradient, key=lambda row: row["mrr"]["estimate"])["method"]
-    others = (strongest, "grad-cos", "grad-cos, object's loss", "hidden states, mean", BM25)
+    hidden = ("hidden states, mean", "hidden states, mean, whitened")
+    others = (strongest, "grad-cos", "grad-cos, object's loss", *hidden, BM25)
     pairs = [
         pair
         for ours in (FORWARD, FIRST)

@@ -25,6 +25,7 @@ KINDS = {
     BM25: "lexical",
     "BM25, question alone": "lexical",
     "hidden states, mean": "representation",
+    "hidden states, mean, whitened": "representation",
     "hidden states, last": "representation",
     "grad-dot": "gradient",
     "grad-cos": "gradient",
@@ -137,7 +138,11 @@ def lexical(subject: Subject) -> Rows:
 
 def representations(subject: Subject) -> Rows:
     """Cosine of hidden states of the last layer, averaged over the text or at its end."""
-    for name, method in (("mean", programs.mean_hidden), ("last", programs.last_hidden)):
+    for name, method in (
+        ("mean", programs.mean_hidden),
+        ("mean, whitened", programs.whitened_hidden),
+        ("last", programs.last_hidden),
+    ):
         found = score(subject, method(subject.module), subject.train, subject.asked)
         yield f"hidden states, {name}", found
 

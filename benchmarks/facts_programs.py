@@ -203,6 +203,12 @@ def mean_hidden(module: Any) -> Attributor:
 
 
 @cache
+def whitened_hidden(module: Any) -> Attributor:
+    """The same, of states less their mean and over the root of their covariance."""
+    return representation_similarity(mean_hidden_state(module), metric="whitened")
+
+
+@cache
 def last_hidden(module: Any) -> Attributor:
     """Cosine of hidden states at the text's end."""
 
