@@ -9,11 +9,11 @@ ones that it answers right, about subjects with several facts in training (a sub
 does not give the answer away) before others. Each seed draws facts, patterns, the model's start and
 the order of training anew.
 
-Settings were chosen on other facts (`--part development`), none here. Rows "damping 0.01" are a
-second choice there, made after a first report of the others. Seeds that are in the output
-already are not run again, so that a run that was stopped goes on, on whatever machine. A seed takes
-a minute or two on a GPU and hours on a CPU; `--reduced` is a smaller model of fewer facts, for a
-CPU, under the settings of the full size.
+Settings were chosen on other facts (`--part development`), none here. Rows with another damping
+are a second choice there, made after a first report of the others (`--short`). Seeds that are in
+the output already are not run again, so that a run that was stopped goes on, on whatever machine. A
+seed takes a minute or two on a GPU and hours on a CPU; `--reduced` is a smaller model of fewer
+facts, for a CPU, under the settings of the full size.
 """
 
 import argparse
@@ -37,9 +37,10 @@ from benchmarks.facts_methods import (
     CHOSEN,
     KINDS,
     MEAN_OF_WHOLE,
+    TRIED,
     Store,
-    damped,
     lexical,
+    of_whole,
     representations,
     scores,
     tried,
@@ -90,11 +91,12 @@ def run_seed(
     part: Part = "report",
     store: Store | None = None,
     earlier: dict[str, Any] | None = None,
+    is_short: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """About one subject, and per method `(mrr, recall, seconds)`.
 
     With the figures of an earlier run of this seed only what these lack is computed, of the model
-    trained again.
+    trained again; a short run has the same rows and no others.
 
     Raises:
         SystemExit: it is not the model of the earlier run, by more than round-off.
@@ -124,12 +126,14 @@ def run_seed(
         found[name] = [*figures(values, subject.relevant), round(seconds, 2)]
         print(f"{time.strftime('%T')} {name}: {found[name]}", flush=True)
 
-    if earlier:
+    is_short |= bool(earlier)
+    if is_short:
         rows = itertools.chain(lexical(subject), representations(subject))
     else:
         rows = scores(subject, projection, store)
     start = time.perf_counter()
-    for name, values in itertools.chain(rows, damped(subject, store)):
+    dampings = TRIED if part == "development" else (CHOSEN,)
+    for name, values in itertools.chain(rows, of_whole(subject, store, dampings)):
         take(name, values, time.perf_counter() - start)
         if name in earlier and not np.allclose(found[name][:2], earlier[name][:2], atol=SAME):
             raise SystemExit(f"seed {seed}: {name} was {earlier[name]}: this is another model")
@@ -139,7 +143,7 @@ def run_seed(
         for how, fuse in FUSIONS.items():
             if name in final:
                 take(f"BM25 + {name}, {how}", fuse([final[BM25], final[name]]), 0.0)
-    if part == "development" and not earlier:
+    if part == "development" and not is_short:
         for name, values in tried(subject, final, store):
             take(name, values, 0.0)
     return about, found | earlier
@@ -178,9 +182,10 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     everywhere = [row for row in table if row["seeds"] == len(per_seed)]
     gradient = [row for row in everywhere if row["kind"] == "gradient"]
-    strongest = max(gradient, key=lambda row: row["mrr"]["estimate"])["method"]
+    gradient.sort(key=lambda row: -row["mrr"]["estimate"])
+    strongest = [row["method"] for row in gradient[:1]]
     hidden = ("hidden states, mean", "hidden states, mean, whitened")
-    others = (strongest, "grad-cos", "grad-cos, object's loss", *hidden, BM25)
+    others = (*strongest, "grad-cos", "grad-cos, object's loss", *hidden, BM25)
     pairs = [
         pair
         for ours in (FORWARD, FIRST)
@@ -211,6 +216,9 @@ def main() -> None:
     parser.add_argument("--development-seeds", type=int, default=3)
     parser.add_argument("--projection", type=int, default=2048, help="of TRAK; 0: without it")
     parser.add_argument("--reduced", action="store_true", help="smaller, for a CPU")
+    parser.add_argument(
+        "--short", action="store_true", help="words, hidden states and what is chosen among alone"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--part", choices=["report", "development", "both"], default="report")
     parser.add_argument("--first-seed", type=int, default=0, help="of each part that is run")
@@ -228,11 +236,11 @@ def main() -> None:
                 projection = min(options.projection, 64) if options.quick else options.projection
                 output = (options.folder / FILES[part]).with_stem(Path(FILES[part]).stem + suffix)
                 folder = options.store and options.store / f"{part}_{seed}"
-                _add_seed(output, seed, size, projection, part, Store(folder))
+                _add_seed(output, seed, size, projection, part, Store(folder), options.short)
 
 
 def _add_seed(
-    output: Path, seed: int, size: Size, projection: int, part: Part, store: Store
+    output: Path, seed: int, size: Size, projection: int, part: Part, store: Store, is_short: bool
 ) -> None:
     """Run one seed, or the rows that the file lacks of it, and write it with the others."""
     settings = {"size": size._asdict(), "fusion": FUSION}
@@ -241,7 +249,7 @@ def _add_seed(
     earlier = per_seed[place] if place < len(per_seed) else None
     if earlier is not None and FORWARD in earlier:
         return
-    about, found = run_seed(seed, size, projection, part, store, earlier)
+    about, found = run_seed(seed, size, projection, part, store, earlier, is_short)
     # what was measured before stays as it was
     subjects[place:] = [subjects[place] if earlier else about, *subjects[place + 1 :]]
     per_seed[place:] = [found, *per_seed[place + 1 :]]

@@ -45,8 +45,9 @@ KINDS = {
     "TRAK": "gradient",
 }
 
-CHOSEN = 0.01
-"""Damping that the development part preferred, after a first report with that of the others."""
+TRIED = (0.01, 0.003, 0.001)
+"""Dampings among which the development part of the reduced size chooses, after a first report."""
+CHOSEN = 0.001
 
 Rows = Iterator[tuple[str, np.ndarray]]
 
@@ -82,12 +83,12 @@ def scores(subject: Subject, projection: int, store: Store) -> Rows:
     yield from representations(subject)
     count = len(subject.relevant)
     answers, both = mean(subject.queries), joined(mean(subject.queries), mean(subject.asked))
-    whole, objects = mean(subject.train), mean(subject.objects)
+    texts, objects = mean(subject.train), mean(subject.objects)
     plain = programs.gradients(subject, answers)
     random = along_probes(subject, store)
-    estimates = {False: estimated_norms(random, whole), True: estimated_norms(random, objects)}
-    turned = programs.curved(subject, both, whole)
-    found = programs.slopes(subject, programs.stacked(plain, turned), whole)
+    estimates = {False: estimated_norms(random, texts), True: estimated_norms(random, objects)}
+    turned = programs.curved(subject, both, texts)
+    found = programs.slopes(subject, programs.stacked(plain, turned), texts)
     yield "grad-dot", found.products[:count]
     yield "grad-cos", found.products[:count] / found.norms
     # by forward mode it is the same product, to round-off
@@ -103,7 +104,7 @@ def scores(subject: Subject, projection: int, store: Store) -> Rows:
     products = of_objects.products[count : 2 * count]
     yield "preconditioned, object's loss", products / estimates[True]
     for name in ("Adam", "SGD"):
-        changes = programs.finite(subject, name, whole)
+        changes = programs.finite(subject, name, texts)
         yield f"one {name} step / loss", changes / (found.losses + 1e-3)
     if projection:
         method = programs.trak_method(subject.module, projection)
@@ -119,14 +120,33 @@ def tried(subject: Subject, final: dict[str, np.ndarray], store: Store) -> Rows:
     for weight in (0.5, 1.0):
         fused = sum_of_z_scores([final[BOTH], hidden], weights=[0.5, weight])
         yield f"{BOTH}, and hidden states {weight:g}", fused
-    yield from damped(subject, store, 1.0)
-
-
-def damped(subject: Subject, store: Store, damping: float = CHOSEN) -> Rows:
-    """The rows by token, at another damping."""
     norms = token_norms(along_probes(subject, store))
-    for name, found in by_tokens(subject, norms, store, damping):
-        yield f"{name}, damping {damping:g}", found
+    for damping in (1.0, 0.01):
+        for name, found in by_tokens(subject, norms, store, damping):
+            yield f"{name}, damping {damping:g}", found
+
+
+def of_whole(subject: Subject, store: Store, dampings: tuple[float, ...]) -> Rows:
+    """The mean token of each sentence, by the whole question, at other dampings."""
+    train, each = ones(subject.train), len(subject.relevant)
+
+    def products() -> np.ndarray:
+        turned = [programs.curved(subject, whole(subject), train, damping) for damping in dampings]
+        return programs.shares(subject, programs.stacked(*turned), train)
+
+    norms = token_norms(along_probes(subject, store))
+    found = store.keep("whole_" + "_".join(f"{damping:g}" for damping in dampings), products)
+    cosines = found / np.where(norms > 0, norms, 1)
+    average = cosines.sum(axis=2) / train["mask"].sum(axis=1)
+    for number, damping in enumerate(dampings):
+        rows = slice(number * each, (number + 1) * each)
+        yield f"{MEAN_OF_WHOLE}, damping {damping:g}", average[rows]
+
+
+def whole(subject: Subject) -> dict[str, np.ndarray]:
+    """The questions with their answers, each token's gradient at unit length."""
+    weights = unit_weights(subject.module, subject.params, subject.asked)
+    return subject.asked | {"weights": weights}
 
 
 def lexical(subject: Subject) -> Rows:
@@ -154,8 +174,7 @@ def by_tokens(
     train = ones(subject.train)
 
     def products() -> np.ndarray:
-        weights = unit_weights(subject.module, subject.params, subject.asked)
-        queries = joined(ones(subject.queries), subject.asked | {"weights": weights})
+        queries = joined(ones(subject.queries), whole(subject))
         turned = programs.curved(subject, queries, train, damping)
         return programs.shares(subject, turned, train)
 
