@@ -180,9 +180,9 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for name, kind in kinds.items()
     ]
-    everywhere = [row for row in table if row["seeds"] == len(per_seed)]
-    gradient = [row for row in everywhere if row["kind"] == "gradient"]
-    gradient.sort(key=lambda row: -row["mrr"]["estimate"])
+    # a method that few seeds have is not compared with the others
+    gradient = [row for row in table if row["kind"] == "gradient"]
+    gradient.sort(key=lambda row: (-row["seeds"], -row["mrr"]["estimate"]))
     strongest = [row["method"] for row in gradient[:1]]
     hidden = ("hidden states, mean", "hidden states, mean, whitened")
     others = (*strongest, "grad-cos", "grad-cos, object's loss", *hidden, BM25)
@@ -196,16 +196,13 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
             (f"BM25 + {ours}, ties alone", f"BM25 + {RANDOM}, ties alone"),
         )
     ]
-    differences = [
-        {
-            "better": a,
-            "than": b,
-            "mrr": interval(of(a, 0) - of(b, 0)),
-            "recall": interval(of(a, 1) - of(b, 1)),
-        }
-        for a, b in dict.fromkeys(pairs)
-        if {a, b} <= {row["method"] for row in everywhere}
-    ]
+    differences = []
+    for a, b in dict.fromkeys(pairs):
+        both = [found for found in per_seed if a in found and b in found]
+        less = np.array([np.subtract(found[a][:2], found[b][:2]) for found in both])
+        if both:
+            row = {"better": a, "than": b, "seeds": len(both)}
+            differences.append(row | {"mrr": interval(less[:, 0]), "recall": interval(less[:, 1])})
     return {"methods": table, "differences": differences}
 
 

@@ -39,8 +39,9 @@ def facts_table(document: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for row in results["differences"]:
+        fewer = "" if row.get("seeds", len(about)) == len(about) else f" ({row['seeds']} seeds)"
         lines.append(
-            f"| {row['better']} − {row['than']} | {_signed(row['mrr'])} | "
+            f"| {row['better']} − {row['than']}{fewer} | {_signed(row['mrr'])} | "
             f"{_signed(row['recall'])} |"
         )
     return "\n".join([*lines, "", *_combined(results["methods"])])
