@@ -22,6 +22,7 @@ class LanguageMethod(StrEnum):
     GRAD_COS = "grad-cos"
     TRAK = "trak"
     HIDDEN_STATES = "hidden-states"
+    WHITENED_STATES = "whitened-states"
     NONE = "none"
 
 

@@ -77,7 +77,7 @@ def test_scores_are_slopes_over_norms(case, aggregate):
     module, params, train, gradients = case
     queries = {name: array[:2] for name, array in train.items()}
     stream = Stream(ArraySource(train), 4)
-    method = by_token(module, aggregate=aggregate, num_probes=800)
+    method = by_token(module, aggregate=aggregate, damping=0.1, num_probes=800)
     found = jax.jit(method.score)(method.prepare(params, queries, stream), train)
     inner = influence_function(
         causal_lm_loss(module, reduction="sum"),

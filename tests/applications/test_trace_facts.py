@@ -103,6 +103,24 @@ def test_hidden_states_are_averaged_over_the_text_alone(untaught):
         np.testing.assert_allclose(state[row], hidden[0, 1:].mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
+def test_whitened_states_are_hidden_states_in_the_metric_of_their_covariance(untaught):
+    found = trace(untaught, methods=["whitened-states"])
+    module, params, _ = untaught
+    of = jax.jit(mean_hidden_state(module))
+    states, asked = (
+        np.asarray(of(params, batch), np.float64)
+        for batch in (found.train, found.asked("whitened-states"))
+    )
+    covariance = np.cov(states.T, bias=True)
+    covariance += 0.01 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    metric = np.linalg.inv(covariance)
+    a, b = asked - states.mean(axis=0), states - states.mean(axis=0)
+    lengths = [np.sqrt(np.einsum("ni,ij,nj->n", c, metric, c)) for c in (a, b)]
+    np.testing.assert_allclose(
+        found.scores["whitened-states"], a @ metric @ b.T / np.outer(*lengths), atol=1e-3
+    )
+
+
 def test_parts_of_queries_and_a_store_give_the_same(untaught, tmp_path):
     whole = trace(untaught, methods=())
     options = {"methods": (), "query_chunk": 1, "store": tmp_path / "store"}
@@ -131,7 +149,7 @@ def quick(untaught):
     return module, params, untaught[2]
 
 
-SPLIT = [name for name in METHODS if name not in ("trak", "hidden-states")]
+SPLIT = [name for name in METHODS if name != "trak" and not name.endswith("-states")]
 
 
 @pytest.mark.parametrize("name", SPLIT)

@@ -30,12 +30,16 @@ from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
 Aggregate: TypeAlias = Literal["mean", "best"]
 
+DAMPING: dict[Aggregate, float] = {"mean": 0.001, "best": 0.01}
+"""Of the curvature, in units of its mean eigenvalue: as the development part of `benchmarks.facts`
+prefers. Weak damping takes off what all texts have in common, as whitening does."""
+
 
 def by_token(
     module: Any,
     *,
     aggregate: Aggregate = "mean",
-    damping: float = 0.1,
+    damping: float | None = None,
     num_probes: int = 32,
     key: jax.Array | None = None,
     query_chunk: int | None = 16,
@@ -55,7 +59,7 @@ def by_token(
         module: a `CausalLM`.
         aggregate: `"mean"` over the tokens that count, for queries about a whole text; `"best"`,
             the highest one, for queries about an answer.
-        damping: of the curvature, in units of its mean eigenvalue.
+        damping: of the curvature, in units of its mean eigenvalue; None takes `DAMPING`'s.
         num_probes: random directions; the relative error of a norm is about 1 / √(2 num_probes).
         key: of the probes; default key 0.
         query_chunk: how many queries share one pass.
@@ -70,8 +74,9 @@ def by_token(
     Example:
         >>> from jaxinf.models.language import CausalLM, LanguageConfig
         >>> by_token(CausalLM(LanguageConfig(11, 8, 8, 1, 2))).name
-        'by_token(mean, 0.1, 32 probes)'
+        'by_token(mean, 0.001, 32 probes)'
     """
+    damping = _damping(aggregate, damping)
     inner, cosines = _tokenwise(module, aggregate, damping, num_probes, key, query_chunk)
 
     def score(state: DirectionState, batch: Batch) -> jax.Array:
@@ -92,7 +97,7 @@ def shares_by_token(
     module: Any,
     *,
     aggregate: Aggregate = "mean",
-    damping: float = 0.1,
+    damping: float | None = None,
     num_probes: int = 32,
     key: jax.Array | None = None,
     query_chunk: int | None = 16,
@@ -121,6 +126,7 @@ def shares_by_token(
         >>> shares_by_token(module, aggregate="best").reduction
         'max'
     """
+    damping = _damping(aggregate, damping)
     inner, cosines = _tokenwise(module, aggregate, damping, num_probes, key, query_chunk)
     if aggregate == "best":
         return TokenShares(inner.prepare, cosines, "max")
@@ -129,6 +135,12 @@ def shares_by_token(
         return cosines(state, batch) / _how_many(batch)[None, :, None]
 
     return TokenShares(inner.prepare, shares, "sum")
+
+
+def _damping(aggregate: Aggregate, damping: float | None) -> float:
+    if aggregate not in get_args(Aggregate):
+        raise InputError(f"aggregate must be 'mean' or 'best', not {aggregate!r}")
+    return DAMPING[aggregate] if damping is None else damping
 
 
 def _tokenwise(
@@ -140,8 +152,6 @@ def _tokenwise(
     query_chunk: int | None,
 ) -> tuple[Attributor, Callable[[DirectionState, Batch], Float[jax.Array, "K B T"]]]:
     """The attributor whose slopes are taken, and those of the tokens over their norms."""
-    if aggregate not in get_args(Aggregate):
-        raise InputError(f"aggregate must be 'mean' or 'best', not {aggregate!r}")
     check_count(num_probes, "num_probes")
     probes = jax.random.key(0) if key is None else key
     loss = causal_lm_loss(module, reduction="sum")

@@ -43,12 +43,13 @@ TextMethod: TypeAlias = Literal[
     "grad-cos",
     "trak",
     "hidden-states",
+    "whitened-states",
 ]
 """Beside BM25, which is always there."""
 
 METHODS: tuple[TextMethod, ...] = get_args(TextMethod)
 
-ASKED_WHOLE: frozenset[TextMethod] = frozenset({"by-token", "hidden-states"})
+ASKED_WHOLE: frozenset[TextMethod] = frozenset({"by-token", "hidden-states", "whitened-states"})
 """Those that look at all tokens of a question with its answer; the others at the answer's alone."""
 
 
@@ -71,7 +72,7 @@ def build_method(
     module: Any,
     *,
     key: jax.Array | None = None,
-    damping: float = 0.1,
+    damping: float | None = None,
     num_probes: int = 32,
     learning_rate: float = 1e-4,
     steps: int = 1,
@@ -80,7 +81,7 @@ def build_method(
     """Make a method for a causal language model.
 
     Sign: positive = a proponent, training on the sentence makes the answer likelier; for
-    `"hidden-states"`, higher = more alike.
+    `"hidden-states"` and `"whitened-states"`, higher = more alike.
 
     Args:
         name: `"by-token"`, what the tokens of a sentence and of the whole question share, each
@@ -91,10 +92,12 @@ def build_method(
             relative to that loss; `"forward-inf-jvp"`, the limit of a small plain step, the same
             way. All of these take forward passes alone on the training side. `"grad-dot"`,
             `"grad-cos"` and `"trak"` take gradients; `"hidden-states"` is the cosine of mean
-            hidden states.
+            hidden states, `"whitened-states"` that of the same less what all texts have in common
+            (`representation_similarity(metric="whitened")`).
         module: a `CausalLM`, or what is applied like it.
         key: for random probes and projections; default key 0.
-        damping: of the curvature, in units of its mean eigenvalue.
+        damping: of the curvature, in units of its mean eigenvalue; None takes what the method was
+            measured with: `by_token`'s own, and 0.1 for the others.
         num_probes: random directions that gradient norms are estimated by.
         learning_rate: of `"forward-inf"`.
         steps: of `"forward-inf"`.
@@ -111,6 +114,7 @@ def build_method(
     """
     key = jax.random.key(0) if key is None else key
     loss = causal_lm_loss(module)
+    strong = 0.1 if damping is None else damping
 
     def normalised(attributor: Attributor, divide: Callable[[Attributor], Attributor]) -> Built:
         return Built(divide(attributor), token_shares(attributor, loss, divide))
@@ -123,7 +127,7 @@ def build_method(
             loss,
             solver="ekfac",
             curvature="fisher",
-            damping=damping,
+            damping=strong,
             damping_unit="mean_eigenvalue",
             scorer="jvp",
         )
@@ -136,7 +140,7 @@ def build_method(
             loss,
             projection_dim=projection_dim,
             key=key,
-            damping=damping,
+            damping=strong,
             damping_unit="mean_eigenvalue",
         )
         return Built(method, None)
@@ -159,7 +163,8 @@ def build_method(
         "grad-dot": lambda: Built(grad_dot(loss), token_shares(grad_dot(loss, scorer="jvp"), loss)),
         "grad-cos": lambda: Built(grad_cos(loss), _shares_of_cosine(loss)),
         "trak": by_trak,
-        "hidden-states": lambda: Built(_hidden_states(module), None),
+        "hidden-states": lambda: Built(_hidden_states(module, "cosine"), None),
+        "whitened-states": lambda: Built(_hidden_states(module, "whitened"), None),
     }
     if name not in makers:
         raise InputError(f"method {name!r} is unknown: {', '.join(METHODS)}")
@@ -198,9 +203,9 @@ def _shares_of_cosine(loss: PerExampleLoss) -> TokenShares:
 
 
 @cache
-def _hidden_states(module: Any) -> Attributor:
+def _hidden_states(module: Any, metric: Literal["cosine", "whitened"]) -> Attributor:
     """One per model's shape, whose calls share what was compiled."""
-    return representation_similarity(mean_hidden_state(module))
+    return representation_similarity(mean_hidden_state(module), metric=metric)
 
 
 def mean_hidden_state(module: Any) -> Callable[[Params, Batch], jax.Array]:

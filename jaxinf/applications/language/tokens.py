@@ -39,7 +39,7 @@ def proponent_tokens(
     Args:
         module: a `CausalLM`.
         params: its parameters.
-        method: one of `build_method`, but `"trak"` and `"hidden-states"`.
+        method: one of `build_method`, but `"trak"`, `"hidden-states"` and `"whitened-states"`.
         queries: K questions as arrays, from `FactTrace.asked(method)`.
         train: all N sentences as arrays, from `FactTrace.train`.
         rows: int[K, k], which sentences to look at for each query, such as `FactTrace.top(k)`.
