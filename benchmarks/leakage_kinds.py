@@ -85,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--subject", nargs="+", choices=SUBJECTS, default=["digits"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=512, help="training examples per step")
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
     parser.add_argument("--share", type=float, default=1.0, help="of the usual queries")
@@ -97,6 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds = 2
+    seeds = range(arguments.first_seed, arguments.seeds)
     deadline = time.monotonic() + arguments.seconds
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_num_cpu_devices", cores())
@@ -121,7 +123,7 @@ def main() -> None:
             "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", folder)
         )
         for is_costly in (False, True):
-            for seed, name in itertools.product(range(arguments.seeds), arguments.subject):
+            for seed, name in itertools.product(seeds, arguments.subject):
                 last = RELEASED if is_costly else LAST_CHEAP
                 if time.monotonic() > deadline or _has(runs[name], last, seed):
                     continue

@@ -43,6 +43,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "facts": facts_table,
     "facts_development": facts_table,
+    "facts_development_reduced": facts_table,
     "facts_reduced": facts_table,
     "diffusion": diffusion_table,
     "diffusion_development": development_table,
