@@ -59,4 +59,5 @@ def plot(path: Path, document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    plot(ROOT / "docs" / "facts.svg", json.loads((RESULTS / "facts.json").read_text()))
+    for name in ("facts", "facts_reduced"):
+        plot(ROOT / "docs" / f"{name}.svg", json.loads((RESULTS / f"{name}.json").read_text()))
