@@ -44,31 +44,36 @@ def facts_table(document: dict[str, Any]) -> str:
             f"| {row['better']} − {row['than']}{fewer} | {_signed(row['mrr'])} | "
             f"{_signed(row['recall'])} |"
         )
-    return "\n".join([*lines, "", *_combined(results["methods"])])
+    return "\n".join([*lines, "", *_combined(results)])
 
 
-def _combined(methods: list[dict[str, Any]]) -> list[str]:
-    """What every way to combine with BM25 changes: of each, the chosen one and the others."""
-    found = {row["method"]: row for row in methods}
-    alone = next(row for row in methods if row["kind"] == "lexical")
-    split = {name: name.removeprefix("BM25 + ").rpartition(", ")[::2] for name in found}
-    names = [name for name in found if found[name]["kind"] == "combined"]
-    ways = list(dict.fromkeys(split[name][1] for name in names))
+def _combined(results: dict[str, Any]) -> list[str]:
+    """What every way to combine with BM25 changes, in the seeds that have it."""
+    methods, per_seed = results["methods"], results["per_seed"]
+    alone = next(row["method"] for row in methods if row["kind"] == "lexical")
+    names = [row["method"] for row in methods if row["kind"] == "combined"]
+    split = {name: name.removeprefix("BM25 + ").rpartition(", ")[::2] for name in names}
+    ways = list(dict.fromkeys(way for _, way in split.values()))
     lines = [
-        "Every way to combine that was run, less BM25 alone, MRR / recall@10 in hundredths: rank "
-        "fusion or a sum of z-scores, by the method's weight beside 1 for BM25.",
+        "Every way to combine that was run, less BM25 alone, MRR / recall@10 in hundredths, paired "
+        "by seed: rank fusion or a sum of z-scores, by the method's weight beside 1 for BM25.",
         "",
         f"| with | {' | '.join(ways)} |",
         "|---" * (1 + len(ways)) + "|",
     ]
-    for method in dict.fromkeys(split[name][0] for name in names):
-        rows = [found[f"BM25 + {method}, {way}"] for way in ways]
-        less = [
-            [100 * (row[key]["estimate"] - alone[key]["estimate"]) for key in ("mrr", "recall")]
-            for row in rows
-        ]
-        cells = [f"{mrr:+.1f} / {recall:+.1f}" for mrr, recall in less]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+    for method in dict.fromkeys(method for method, _ in split.values()):
+        cells = []
+        for way in ways:
+            name = f"BM25 + {method}, {way}"
+            less = [
+                [100 * (found[name][i] - found[alone][i]) for i in (0, 1)]
+                for found in per_seed
+                if name in found
+            ]
+            mrr, recall = (sum(column) / len(less) for column in zip(*less, strict=True))
+            cells.append(f"{mrr:+.1f} / {recall:+.1f}")
+        fewer = len(less) < len(per_seed)
+        lines.append(f"| {method}{f' ({len(less)} seeds)' * fewer} | {' | '.join(cells)} |")
     return lines
 
 

@@ -65,6 +65,9 @@ def test_tables_say_what_was_found():
     names = [*KINDS, *(f"BM25 + {c}, {f}" for c in COMBINED for f in FUSIONS)]
     per_seed = [{name: [0.5 + 0.01 * seed, 0.25, 1.0] for name in names} for seed in range(2)]
     del per_seed[1]["TRAK"]  # the second seed ran without it
+    hidden = "BM25 + hidden states, mean"
+    for way in FUSIONS:  # one seed alone, where all is better: paired, nothing is gained
+        del per_seed[0][f"{hidden}, {way}"]
     found = summary(per_seed)
     assert found["methods"][0]["method"] == BM25
     pair = next(d for d in found["differences"] if d["better"] == f"BM25 + {FORWARD}, {FUSION}")
@@ -74,11 +77,17 @@ def test_tables_say_what_was_found():
     ) | {"seed": 0}
     document = {
         "settings": {"size": {"facts": 3}, "fusion": FUSION},
-        "results": {"subjects": [about, about | {"seed": 1}], **found},
+        "results": {
+            "subjects": [about, about | {"seed": 1}],
+            "per_seed": per_seed,
+            **found,
+        },
     }
     page = facts_table(json.loads(json.dumps(document)))
     assert f"| {BM25} | words alone | 0.505 (" in page
     assert f"| {FORWARD} | {' | '.join(['+0.0 / +0.0'] * len(FUSIONS))} |" in page
+    same = " | ".join(["+0.0 / +0.0"] * len(FUSIONS))
+    assert f"| hidden states, mean (1 seeds) | {same} |" in page
     assert (
         "| TRAK (1 of the seeds) | gradients of training sentences | 0.500 (0.500–0.500) |" in page
     )
