@@ -4,6 +4,7 @@ python -m benchmarks.facts_plot
 """
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def plot(path: Path, document: dict[str, Any]) -> None:
         axis.set(title=title, xlim=(0, 1))
         axis.grid(axis="x", alpha=0.25)
         axis.set_axisbelow(True)
-    axes[0].set_yticks(range(len(rows)), [row["method"] for row in rows])
-    axes[0].invert_yaxis()
+    names = ["\n".join(textwrap.wrap(row["method"], 44)) for row in rows]
+    axes[0].set_yticks(range(len(rows)), names, fontsize=8)
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
     handles = [Patch(color=colour, label=LABELS[kind]) for kind, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="lower center", ncols=5, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
