@@ -196,14 +196,28 @@ def summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
             (f"BM25 + {ours}, ties alone", f"BM25 + {RANDOM}, ties alone"),
         )
     ]
-    differences = []
-    for a, b in dict.fromkeys(pairs):
-        both = [found for found in per_seed if a in found and b in found]
-        less = np.array([np.subtract(found[a][:2], found[b][:2]) for found in both])
-        if both:
-            row = {"better": a, "than": b, "seeds": len(both)}
-            differences.append(row | {"mrr": interval(less[:, 0]), "recall": interval(less[:, 1])})
-    return {"methods": table, "differences": differences}
+    differences = [paired(per_seed, a, b) for a, b in dict.fromkeys(pairs)]
+    # seeds without the first choice were looked at for the first time after the second
+    new = [found for found in per_seed if FIRST not in found]
+    if 0 < len(new) < len(per_seed):
+        sure = (
+            *((FORWARD, other) for other in (*hidden, BM25)),
+            (f"BM25 + {FORWARD}, {FUSION}", BM25),
+        )
+        differences += [
+            row and row | {"is_new": True} for row in (paired(new, a, b) for a, b in sure)
+        ]
+    return {"methods": table, "differences": [row for row in differences if row]}
+
+
+def paired(per_seed: list[dict[str, Any]], a: str, b: str) -> dict[str, Any] | None:
+    """How far method `a` is above `b`, in the seeds that have both; None where none has."""
+    both = [found for found in per_seed if a in found and b in found]
+    if not both:
+        return None
+    less = np.array([np.subtract(found[a][:2], found[b][:2]) for found in both])
+    row = {"better": a, "than": b, "seeds": len(both)}
+    return row | {"mrr": interval(less[:, 0]), "recall": interval(less[:, 1])}
 
 
 def main() -> None:

@@ -40,6 +40,8 @@ def facts_table(document: dict[str, Any]) -> str:
     ]
     for row in results["differences"]:
         fewer = "" if row.get("seeds", len(about)) == len(about) else f" ({row['seeds']} seeds)"
+        if row.get("is_new"):
+            fewer = f" (the {row['seeds']} seeds first looked at after the choice)"
         lines.append(
             f"| {row['better']} − {row['than']}{fewer} | {_signed(row['mrr'])} | "
             f"{_signed(row['recall'])} |"

@@ -78,7 +78,8 @@ def representation_similarity(
     ) -> jax.Array:
         found = raw(params, batch)
         if mean is not None and whitening is not None:
-            found = (found - mean[None, :]) @ whitening
+            # what hardly varies is blown up: it needs every bit
+            found = jnp.matmul(found - mean[None, :], whitening, precision="highest")
         if metric in ("cosine", "whitened"):
             norms = jnp.linalg.norm(found, axis=1, keepdims=True)
             found = found / jnp.where(norms > 0, norms, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import facts_programs as programs
-from benchmarks.facts import COMBINED, FORWARD, FUSION, FUSIONS, figures, summary
+from benchmarks.facts import COMBINED, FIRST, FORWARD, FUSION, FUSIONS, figures, summary
 from benchmarks.facts_data import Fact, draw_facts, ends_in_object, fill, load_facts
 from benchmarks.facts_methods import BM25, KINDS, Store, score, scores
 from benchmarks.facts_model import QUICK, answered_right, train_subject
@@ -91,6 +91,26 @@ def test_tables_say_what_was_found():
     assert (
         "| TRAK (1 of the seeds) | gradients of training sentences | 0.500 (0.500–0.500) |" in page
     )
+
+
+def test_seeds_of_the_second_choice_alone_are_compared_apart():
+    old = {name: [0.5, 0.5, 1.0] for name in (FIRST, FORWARD, BM25)}
+    new = {FORWARD: [0.75, 0.5, 1.0], BM25: [0.5, 0.25, 1.0]}
+    found = [row for row in summary([old, new])["differences"] if row["than"] == BM25]
+    ours = {row.get("is_new", False): row for row in found if row["better"] == FORWARD}
+    assert (ours[False]["seeds"], ours[False]["mrr"]["estimate"]) == (2, 0.125)
+    assert (ours[True]["seeds"], ours[True]["mrr"]["estimate"]) == (1, 0.25)
+    assert not any("is_new" in row for row in summary([new, new])["differences"])
+
+
+def test_what_is_kept_is_computed_once(tmp_path):
+    calls = []
+    compute = lambda: calls.append(1) or np.arange(3.0)
+    for _ in range(2):
+        np.testing.assert_array_equal(Store(tmp_path / "seed").keep("a", compute), [0, 1, 2])
+    assert len(calls) == 1
+    Store().keep("a", compute)
+    assert len(calls) == 2
 
 
 @pytest.mark.slow
