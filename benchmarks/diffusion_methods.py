@@ -46,6 +46,9 @@ CHOSEN_P_MEAN = -1.2
 TRIED = ((1, 1e-3), (3, 1e-3), (10, 3e-4), (30, 3e-4), (30, 1e-3))
 """Steps and rates beside 10 of 0.001 that the development part tries."""
 
+STEP, TRIED_STEPS = 1e-2, (1e-3, 1e-1)
+"""Rate of the single step of gradient descent, and those that the development part tries beside."""
+
 
 class Contender(NamedTuple):
     """A method.
@@ -93,15 +96,19 @@ def by_loss(
         ("grad_dot", grad_dot(loss, scorer="gradients")),
         ("grad_cos", grad_cos(loss, scorer="gradients")),
     ]
+    step = ("finite step", forward_inf(loss, optimizer=optax.sgd(STEP)))
     ours = [("10 Adam steps", forward_inf(loss, optimizer=_adam(1e-3), steps=10))]
     if development:
+        ours.append(step)
+        for rate in TRIED_STEPS:
+            ours.append((f"finite step of {rate:g}", forward_inf(loss, optimizer=optax.sgd(rate))))
         for steps, rate in TRIED:
             made = forward_inf(loss, optimizer=_adam(rate), steps=steps)
             ours.append((f"{steps} Adam steps of {rate:g}", made))
     else:
         gradients.append((f"TRAK, {_dimension(setup)} dimensions", _trak(setup, loss)))
         ours = [
-            ("finite step", forward_inf(loss, optimizer=optax.sgd(1e-2))),
+            step,
             ("JVP", forward_inf_jvp(loss, scorer="jvp", query_chunk=8)),
             ("JVP / gradient norm", _cosine(loss)),
             ("JVP, other draws for the query", _with_other_draws(setup, model, loss)),
@@ -151,7 +158,7 @@ def _trak(setup: Setup, loss: PerExampleLoss) -> Attributor:
 def _with_other_draws(setup: Setup, model: EDM, loss: PerExampleLoss) -> Attributor:
     """The query's step over draws of its own: is what both sides share signal or noise?"""
     others = draw_noise(jax.random.key(8), setup.draws, model.image_shape)
-    step = update_direction(denoising_loss(model, others), optax.sgd(1e-2))
+    step = update_direction(denoising_loss(model, others), optax.sgd(STEP))
     return from_direction(step, loss, scorer="jvp", query_chunk=8)
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--subject", nargs="+", choices=SUBJECTS, default=["digits"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=512, help="training examples per step")
+    parser.add_argument("--batch-size", type=int, help="training examples per step")
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
     parser.add_argument("--share", type=float, default=1.0, help="of the usual queries")
     parser.add_argument("--probes", type=int, default=64, help="for gradient norms; 0: none")
@@ -116,6 +116,8 @@ def main() -> None:
     }
     subjects = {}
     on_accelerator = jax.default_backend() != "cpu"
+    # so few gradients that they are taken outside of a loop, in which a CPU is several times slower
+    arguments.batch_size = arguments.batch_size or (512 if on_accelerator else 128)
     with tempfile.TemporaryDirectory() as folder:
         # every seed runs the same programs on other numbers: they are compiled once
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -148,6 +150,8 @@ def main() -> None:
                     if not _has(runs[name], figures["method"], seed):
                         runs[name][figures["method"]].append(figures | {"seed": seed})
                         _write(arguments, sizes, runs, fits)
+    if runs:  # with nothing to add, the figures of --raw
+        _write(arguments, sizes, runs, fits)
 
 
 def _sized(sizes: Sizes, arguments: argparse.Namespace) -> Sizes:

@@ -25,7 +25,6 @@ from jaxinf.influence import (
     perceptual_hashes,
     released_forward_inf,
     representation_similarity,
-    self_influence,
     signature_match,
 )
 from jaxinf.influence.loss import scoring_loss
@@ -152,19 +151,29 @@ class Slopes(NamedTuple):
 
 
 def first_order(subject: Subject, settings: Settings) -> Slopes:
-    """Inner products of gradients, taken once."""
-    params = subject.params
+    """Inner products of gradients and their norms, taken once."""
     method = grad_dot(subject.loss_fn, scorer=settings.scorer)
-    others = jax.tree.map(lambda a: a[subject.parts["reference"]], subject.queries)
-    norm = lambda data: np.sqrt(
-        self_influence(method, params, data, batch_size=settings.batch_size)
-    )
-    return Slopes(
-        _score(method, params, subject.queries, subject.train, settings),
-        _score(method, params, subject.queries, others, settings),
-        norm(subject.train),
-        norm(subject.queries),
-    )
+    prepare = jax.jit(method.prepare)
+
+    @jax.jit
+    def both(state: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        # in one program: the training examples' gradients are taken once for all of it
+        assert method.self_score is not None
+        return method.score(state, batch), jnp.sqrt(method.self_score(state, batch))
+
+    def against(data: Any) -> tuple[np.ndarray, np.ndarray]:
+        dots, norms = [], np.zeros(0)
+        for start in range(0, len(subject.source), settings.query_chunk):
+            rows = slice(start, start + settings.query_chunk)
+            asked = jax.tree.map(lambda a, rows=rows: jnp.asarray(a[rows]), subject.queries)
+            found, norms = _in_batches(both, prepare(subject.params, asked), data, settings)
+            dots.append(found)
+        return np.concatenate(dots), norms
+
+    reference = subject.parts["reference"]
+    dots, of_train = against(subject.train)
+    products, of_queries = against(subject.queries)
+    return Slopes(dots, products[:, reference], of_train, of_queries)
 
 
 def _first_order(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterator[Scores]:
@@ -247,17 +256,18 @@ def _released(subject: Subject, settings: Settings, rows: np.ndarray) -> Iterato
     yield Scores(RELEASED, "forward", rows, found)
 
 
-def _in_batches(fn: Any, params: Any, data: Any, settings: Settings) -> np.ndarray:
-    """`fn(params, batch) -> [B]` over all rows."""
+def _in_batches(fn: Any, params: Any, data: Any, settings: Settings) -> Any:
+    """`fn(params, batch) -> [..., B]`, or several of them, over all rows."""
     run = jax.jit(fn)
-    count, size = len(data["y"]), settings.batch_size
+    count, size = len(data["y"]), min(settings.batch_size, len(data["y"]))
     parts = []
     for start in range(0, count, size):
         # the last rows again in place of padding: one shape
         first = max(0, min(start, count - size))
         batch = jax.tree.map(lambda a, first=first: jnp.asarray(a[first : first + size]), data)
-        parts.append(np.asarray(run(params, batch))[start - first :])
-    return np.concatenate(parts)
+        found = run(params, batch)
+        parts.append(jax.tree.map(lambda a, new=start - first: np.asarray(a)[..., new:], found))
+    return jax.tree.map(lambda *found: np.concatenate(found, axis=-1), *parts)
 
 
 def default_scorer(is_accelerator: bool) -> Any:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks import leakage_kinds
 from benchmarks.common import ROOT
 from benchmarks.leakage_figures import STATISTICS, condensed, measure, summarise
 from benchmarks.leakage_methods import Scores, whitened
@@ -89,6 +90,28 @@ def test_whitening_afterwards_is_that_of_the_attributor():
     q, r = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (q, r))
     found = whitened(q @ g.T, r @ g.T, q @ r.T, r @ r.T)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_kept_figures_are_written_without_another_draw(tmp_path):
+    of = subject()
+    figures = measure(scores(of, 50.0), of, leakage_kinds.KINDS[:1])
+    figures |= {"method": "a method", "family": "forward", "seconds": 1.0, "seed": 0}
+    for name in leakage_kinds.KINDS:
+        for half in ("development", "report"):
+            for sign in ("signed", "absolute"):
+                figures["hits"][half][sign][name] = [1.0, 1.0]
+        figures["opposed"][name] = 0.0
+    figures["decisions"] = {}
+    raw = tmp_path / "raw.json"
+    kept = {"runs": {"digits": {"a method": [figures]}}, "fits": {"digits": {"0": {}}}}
+    raw.write_text(json.dumps(kept))
+    command = [sys.executable, "-m", "benchmarks.leakage_kinds", "--seeds", "0", "--raw", raw]
+    done = subprocess.run(
+        [*command, "--output", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / "leakage_kinds.json").read_text())["results"]
+    assert [(row["method"], row["seeds"]) for row in found["methods"]] == [("a method", 1)]
 
 
 @pytest.mark.slow

@@ -16,6 +16,25 @@ def test_cross_entropy_values():
     np.testing.assert_allclose(losses, -np.log(PROBABILITIES[np.arange(5), LABELS]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("lead", [-30.0, -1.0, 4.0, 12.0, 17.0, 40.0, 80.0])
+def test_cross_entropy_and_its_gradient_keep_their_relative_precision(lead):
+    # by how much the label's logit leads; from 17 on, 1 - p is below the rounding of float32
+    logits = np.array([[lead, 0.0, -0.5, -3.0]])
+    found, grads = jax.value_and_grad(lambda z: cross_entropy(z, {"y": jnp.array([0])})[0])(
+        jnp.asarray(logits, jnp.float32)
+    )
+    rest = np.exp(logits[0, 1:] - lead)
+    expected = np.r_[-rest.sum(), rest] / (1 + rest.sum())
+    np.testing.assert_allclose(found, np.log1p(rest.sum()), rtol=1e-5)
+    np.testing.assert_allclose(grads[0], expected, rtol=1e-5)
+
+
+def test_a_single_class_has_no_cross_entropy():
+    for function in (cross_entropy, margin):
+        with pytest.raises(InputError, match="at least two classes"):
+            function(jnp.zeros((3, 1)), {"y": jnp.zeros(3, int)})
+
+
 def test_margin_values():
     p = PROBABILITIES[np.arange(5), LABELS]
     outputs = jax.jit(margin)(LOGITS, {"y": LABELS})
