@@ -71,6 +71,7 @@ def run_set(
     seed: int,
     strength: int,
     unrelated: bool,
+    with_trivial: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Figures of every method for one set at one strength, and what the contact sheet shows."""
     chosen = draw_set(setup, images, seed)
@@ -93,8 +94,9 @@ def run_set(
         where = f"{found.name}, {found.at}, {p_mean}: {found.seconds:.1f} s"
         print(f"  {where}, map {rows[-1]['map']:.3f}", file=sys.stderr, flush=True)
 
-    for found in score_all(trivial, {}, weights, queries, chosen.candidates):
-        add(None, found)
+    if with_trivial:
+        for found in score_all(trivial, {}, weights, queries, chosen.candidates):
+            add(None, found)
     for p_mean, (loss, methods, divisors) in losses.items():
         for found in score_all(methods, divisors, weights, queries, chosen.candidates):
             add(p_mean, found)
@@ -173,6 +175,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int)
     parser.add_argument("--images", type=int)
     parser.add_argument("--methods", nargs="+", help="these alone of those that take gradients")
+    parser.add_argument(
+        "--p-means", type=float, nargs="+", help="means of ln sigma, in place of those chosen"
+    )
     parser.add_argument("--at", choices=("base", "tuned"), help="these weights alone")
     parser.add_argument(
         "--warm-up", action="store_true", help="compile all methods at once, while the base trains"
@@ -199,7 +204,8 @@ def main() -> None:
     images = load_images(setup, arguments.data)
     model = base_model(setup, images)
     losses = {}
-    for p_mean in P_MEANS if arguments.development else (CHOSEN_P_MEAN,):
+    p_means = arguments.p_means or (P_MEANS if arguments.development else (CHOSEN_P_MEAN,))
+    for p_mean in p_means:
         loss = loss_at(setup, model, p_mean)
         methods, divisors = by_loss(setup, model, loss, arguments.development)
         if arguments.methods:
@@ -209,7 +215,7 @@ def main() -> None:
         losses[p_mean] = loss, methods, divisors
     warming = []
     if arguments.warm_up:
-        _, methods, divisors = losses[CHOSEN_P_MEAN]
+        _, methods, divisors = losses[p_means[0]]
         warming = diffusion_warm.start(setup, model, images, methods, divisors)
     model, base, base_loss = train_base(setup, images, arguments.base, arguments.progress)
     trained = time.perf_counter() - began
@@ -236,7 +242,7 @@ def main() -> None:
     suffix += "_unrelated" if arguments.unrelated else ""
     file = arguments.output / f"diffusion{suffix}.json"
     rows = rows_done(file, settings) if arguments.resume else []
-    done = {(row["set"], row["strength"]) for row in rows}
+    done = {(row["set"], row["strength"], row["p_mean"]) for row in rows}
     first = DEVELOPMENT if arguments.development else 0
     # a strength for all sets before the next: a run that ends early has whole strengths
     for strength, seed in itertools.product(
@@ -244,7 +250,10 @@ def main() -> None:
     ):
         if arguments.seconds and time.perf_counter() - began > arguments.seconds:
             break
-        if (seed, strength) in done:
+        missing = {
+            mean: made for mean, made in losses.items() if (seed, strength, mean) not in done
+        }
+        if not missing:
             continue
         found, shown = run_set(
             setup,
@@ -253,14 +262,15 @@ def main() -> None:
             variables,
             images,
             trivial,
-            losses,
+            missing,
             seed,
             strength,
             arguments.unrelated,
+            (seed, strength, None) not in done,
         )
         rows += found
         sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"
-        if seed - first < 3:
+        if seed - first < 3 and (seed, strength, None) not in done:
             sheet.parent.mkdir(parents=True, exist_ok=True)
             kept = {name: a for name, a in shown["scores"].items() if name in SHEET}
             sheet.write_bytes(contact_sheet(**shown | {"scores": kept}))

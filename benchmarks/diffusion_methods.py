@@ -38,7 +38,7 @@ from jaxinf.influence import (
 from jaxinf.models.diffusion import EDM
 from jaxinf.typing import PerExampleLoss
 
-P_MEANS = (-2.4, -1.2, 0.0, 1.2)
+P_MEANS = (-3.6, -2.4, -1.2, 0.0, 1.2)
 """Means of ln σ that the development part tries; −1.2 is that of the training."""
 
 CHOSEN_P_MEAN = -1.2

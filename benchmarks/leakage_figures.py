@@ -141,21 +141,29 @@ def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, A
         summary[key]["all"] = interval(
             [average(of_kind(run, name) for name in kinds) for run in runs]
         )
-    if not runs[0]["decisions"]:
+    # a method may have been asked about fewer queries on some draws, and no clean ones
+    judged = [run for run in runs if run["decisions"]]
+    if not judged:
         return summary
+    if len(judged) < 2:
+        interval = lambda values: {"estimate": values[0], "raw": values}
     # what is wanted is power at the rate; where there is none, an ordering
     of_statistics = {
         name: tuple(
             average(
-                run["decisions"][name]["development"][key][kind] for run in runs for kind in kinds
+                run["decisions"][name]["development"][key][kind] for run in judged for kind in kinds
             )
             for key in ("power", "auroc")
         )
-        for name in runs[0]["decisions"]
+        for name in judged[0]["decisions"]
     }
     chosen = max(of_statistics, key=lambda name: of_statistics[name])
-    summary |= {"statistic": chosen, "development_power": of_statistics[chosen][0]}
-    report = [run["decisions"][chosen]["report"] for run in runs]
+    summary |= {
+        "judged": len(judged),
+        "statistic": chosen,
+        "development_power": of_statistics[chosen][0],
+    }
+    report = [run["decisions"][chosen]["report"] for run in judged]
     for key in ("auroc", "power"):
         summary[key] = {name: interval([each[key][name] for each in report]) for name in kinds}
         summary[key]["all"] = interval(

@@ -27,8 +27,8 @@ import numpy as np
 from benchmarks.common import RESULTS, cores, write_result
 from benchmarks.leakage_figures import FDR, measure, summarise
 from benchmarks.leakage_methods import (
+    COSTLY,
     LAST_CHEAP,
-    RELEASED,
     Make,
     Settings,
     cheap_steps,
@@ -41,8 +41,8 @@ from jaxinf.datasets.duplicates import KINDS
 SIZES = {
     "digits": Sizes(1078, 40, 128, 300, 290, 40),
     "resnet18": Sizes(10_000, 40, 128, 200, 120, 15, stepped=6),
-    "resnet20": Sizes(10_000, 40, 128, 200, 120, 0, stepped=10, stepped_clean=60),
-    "resnet56": Sizes(10_000, 40, 128, 200, 120, 0, stepped=10, stepped_clean=60),
+    "resnet20": Sizes(10_000, 40, 128, 200, 120, 0, stepped=10),
+    "resnet56": Sizes(10_000, 40, 128, 200, 120, 0, stepped=10),
 }
 QUICK = Sizes(120, 4, 16, 40, 20, 1, stepped=2, stepped_clean=20)
 # of the queries, how many directions are held at once; 688 queries are four equal parts
@@ -90,6 +90,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, help="training examples, in place of the usual")
     parser.add_argument("--share", type=float, default=1.0, help="of the usual queries")
     parser.add_argument("--probes", type=int, default=64, help="for gradient norms; 0: none")
+    parser.add_argument(
+        "--costly", nargs="*", choices=COSTLY, default=COSTLY, help="of a pass per query, these"
+    )
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
     parser.add_argument("--raw", type=Path, help="file for every figure; a run goes on from it")
     parser.add_argument("--quick", action="store_true", help="2 seeds, tiny sizes")
@@ -126,8 +129,9 @@ def main() -> None:
         )
         for is_costly in (False, True):
             for seed, name in itertools.product(seeds, arguments.subject):
-                last = RELEASED if is_costly else LAST_CHEAP
-                if time.monotonic() > deadline or _has(runs[name], last, seed):
+                ends_with = arguments.costly if is_costly else (LAST_CHEAP,)
+                missing = [method for method in ends_with if not _has(runs[name], method, seed)]
+                if time.monotonic() > deadline or not missing:
                     continue
                 settings = Settings(
                     min(arguments.batch_size, sizes[name].train),
@@ -142,6 +146,7 @@ def main() -> None:
                 if is_costly:
                     rows = stepped_queries(subject, sizes[name])
                     made = costly_steps(subject, settings, rows)
+                    made = [(method, make) for method, make in made if method in missing]
                 else:
                     made = cheap_steps(subject, settings)
                 line = f"-- {name}, seed {seed}: {subject.fit}, {time.monotonic() - began:.0f} s"

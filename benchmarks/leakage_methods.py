@@ -37,6 +37,8 @@ FEW_REFERENCES = 32
 NUM_PROBES = 64
 RELEASED = "released recipe"
 LAST_CHEAP = "grad_cos, whitened by references"
+COSTLY = (*(f"finite step, lr {rate:g}" for rate in RATES), RELEASED)
+"""Methods that pass over the training set once per query."""
 
 
 class Scores(NamedTuple):
@@ -86,12 +88,9 @@ def cheap_steps(subject: Subject, settings: Settings) -> Iterator[tuple[str, Mak
 def costly_steps(
     subject: Subject, settings: Settings, stepped: np.ndarray
 ) -> Iterator[tuple[str, Make]]:
-    """Methods that pass over the training set once per query, for the queries `stepped`."""
-    for rate in RATES:
-        yield (
-            f"finite step, lr {rate:g}",
-            lambda rate=rate: _finite(subject, settings, stepped, rate),
-        )
+    """The methods of `COSTLY`, for the queries `stepped`."""
+    for name, rate in zip(COSTLY, RATES, strict=False):  # the last one takes no rate
+        yield name, lambda rate=rate: _finite(subject, settings, stepped, rate)
     yield RELEASED, lambda: _released(subject, settings, stepped)
 
 

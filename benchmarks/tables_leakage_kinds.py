@@ -40,8 +40,7 @@ def _subject(document: dict[str, Any], found: dict[str, Any]) -> str:
         cells = [f"{row['top1'][kind]['estimate']:.2f}" for kind in kinds]
         cells += [_interval(row["top1"]["all"]), f"{row['top5']['all']['estimate']:.2f}"]
         mark = "" if row["ranking"] == "signed" else " ±"
-        if row["seeds"] < len(fits):
-            mark += f" ({row['seeds']} draw{'s' * (row['seeds'] > 1)})"
+        mark += _draws(row["seeds"], len(fits))
         lines.append(f"| {row['method']}{mark} | {FAMILIES[row['family']]} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -60,9 +59,15 @@ def _subject(document: dict[str, Any], found: dict[str, Any]) -> str:
             _interval(row["power"]["all"]),
             f"{row['false']['estimate']:.2f}",
         ]
-        lines.append(f"| {row['method']} | {row['statistic']} | {' | '.join(cells)} |")
+        name = row["method"] + _draws(row.get("judged", row["seeds"]), len(fits))
+        lines.append(f"| {name} | {row['statistic']} | {' | '.join(cells)} |")
     lines += ["", _verdict(found["methods"], kinds)]
     return "\n".join(lines)
+
+
+def _draws(count: int, every: int) -> str:
+    """A note on how many of the draws a row is of, where it is not of all."""
+    return "" if count == every else f" ({count} draw{'s' * (count > 1)})"
 
 
 def _verdict(methods: list[dict[str, Any]], kinds: list[str]) -> str:

@@ -21,21 +21,27 @@ def _poison(labels: jax.Array, num_classes: int) -> jax.Array:
     return jnp.where((labels >= 0) & (labels < num_classes), 1.0, jnp.nan)
 
 
-def cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
-    """Softmax cross-entropy in nats, per example.
+def _count_classes(logits: jax.Array) -> int:
+    if logits.shape[-1] < 2:
+        raise InputError(f"logits have shape {logits.shape}: at least two classes are needed")
+    return logits.shape[-1]
 
-    Taken from the `margin`, so that the loss and its gradient keep their relative precision where
-    the model is all but sure, as it is of most of what it was trained on: -log p rounds to 0 in
-    float32 from p = 1 - 6e-8 on, and p - 1, of which the gradient is made, loses its digits long
-    before. Influence compares gradients of such examples; with the usual formula they changed with
-    the size of the batch.
+
+def cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Softmax cross-entropy in nats, per example (or per token: any leading axes).
+
+    Taken from the odds against the label, so that the loss and its gradient keep their relative
+    precision where the model is all but sure, as it is of most of what it was trained on: -log p
+    rounds to 0 in float32 from p = 1 - 6e-8 on, and p - 1, of which the gradient is made, loses its
+    digits long before. Influence compares gradients of such examples; with the usual formula they
+    changed with the size of the batch. Odds below 1e-38 count as 1e-38, with a gradient of 0.
 
     Args:
-        logits: float[B, C] with C at least 2.
-        batch: `batch["y"]` int[B], classes 0 to C - 1.
+        logits: float[B, ..., C] with C at least 2.
+        batch: `batch["y"]` int[B, ...], classes 0 to C - 1.
 
     Returns:
-        float[B]; NaN where the label is negative or at least C.
+        float[B, ...]; NaN where the label is negative or at least C.
 
     Raises:
         InputError: for a single class.
@@ -46,7 +52,17 @@ def cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         >>> cross_entropy(jnp.array([[20.0, 0.0]]), {"y": jnp.array([0])}).tolist()
         [2.06...e-09]
     """
-    return jax.nn.softplus(-margin(logits, batch))
+    labels, kept = batch["y"], logits.dtype
+    num_classes = _count_classes(logits)
+    logits = logits.astype(jnp.promote_types(kept, jnp.float32))
+    own = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    # over all classes, the label's too: a maximum of what is there already takes no memory
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    is_label = jax.nn.one_hot(labels, num_classes, dtype=bool)
+    others = jnp.sum(jnp.where(is_label, 0, jnp.exp(logits - top[..., None])), axis=-1)
+    smallest = jnp.finfo(logits.dtype).tiny
+    log_odds_against = jnp.log(jnp.maximum(others, smallest)) + top - own
+    return (jax.nn.softplus(log_odds_against) * _poison(labels, num_classes)).astype(kept)
 
 
 def margin(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
@@ -72,9 +88,7 @@ def margin(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         >>> margin(jnp.zeros((1, 3)), {"y": jnp.array([0])}).tolist()
         [-0.693...]
     """
-    labels, num_classes = batch["y"], logits.shape[-1]
-    if num_classes < 2:
-        raise InputError(f"logits have shape {logits.shape}: at least two classes are needed")
+    labels, num_classes = batch["y"], _count_classes(logits)
     correct = jax.nn.one_hot(labels, num_classes, dtype=bool)
     own = jnp.sum(logits, axis=-1, where=correct)
     others = jax.nn.logsumexp(logits, axis=-1, where=~correct)
@@ -84,10 +98,11 @@ def margin(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
 def next_token_cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
     """Cross-entropy in nats per predicted token, averaged over each sequence.
 
-    Position t predicts token t + 1, so T tokens give T - 1 predictions.
+    Position t predicts token t + 1, so T tokens give T - 1 predictions. As precise as
+    `cross_entropy`.
 
     Args:
-        logits: float[B, T, V].
+        logits: float[B, T, V] with V at least 2.
         batch: `batch["x"]` int[B, T] tokens; optionally `batch["mask"]` bool or 0/1 [B, T], true
             for the tokens that count as something to predict (its first column is not used).
 
@@ -95,19 +110,21 @@ def next_token_cross_entropy(logits: jax.Array, batch: Mapping[str, Any]) -> jax
         float[B]; 0 for a sequence with nothing to predict, NaN where a token that counts is
         negative or at least V.
 
+    Raises:
+        InputError: for a vocabulary of one token.
+
     Example:
         >>> logits, tokens = jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]])
         >>> next_token_cross_entropy(logits, {"x": tokens}).tolist()
         [0.693...]
     """
-    targets, vocab_size = batch["x"][:, 1:], logits.shape[-1]
+    targets = batch["x"][:, 1:]
     counted = jnp.ones(targets.shape, bool)
     if "mask" in batch:
         counted = jnp.asarray(batch["mask"])[:, 1:].astype(bool)
     # what does not count may hold any padding id, and must not turn the gradient into NaN
     targets = jnp.where(counted, targets, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], targets)
-    losses = losses * _poison(targets, vocab_size).astype(losses.dtype)
+    losses = cross_entropy(logits[:, :-1], {"y": targets})
     total = jnp.where(counted, losses, 0).sum(axis=-1)
     return total / jnp.maximum(counted.sum(axis=-1), 1).astype(total.dtype)
 

@@ -85,6 +85,18 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_tokens_that_count(model, trai
             np.testing.assert_allclose(found[row], expected, rtol=1e-5)
 
 
+def test_the_loss_of_a_sure_model_keeps_its_digits():
+    params = {"table": {"embedding": 20 * jnp.eye(280)}}  # each token predicts itself
+    batch = {"tokens": np.full((1, 3), 7), "mask": np.ones((1, 3), bool)}
+    loss = causal_lm_loss(Bigrams())
+    found, grads = jax.value_and_grad(lambda p: loss(p, batch)[0])(params)
+    rest = 279 * np.exp(-20.0)
+    np.testing.assert_allclose(found, np.log1p(rest), rtol=1e-5)
+    row = grads["table"]["embedding"][7]
+    np.testing.assert_allclose(row[7], -rest / (1 + rest), rtol=1e-5)
+    np.testing.assert_allclose(row[:7], np.exp(-20.0) / (1 + rest), rtol=1e-5)
+
+
 def test_equal_losses_are_compiled_once(model):
     twice = [scoring_loss(causal_lm_loss(CausalLM(model[0].config)), None, "highest") for _ in "ab"]
     assert jax.tree.structure(twice[0]) == jax.tree.structure(twice[1])

@@ -77,7 +77,17 @@ def test_quick_runs_end_to_end(tmp_path):
     document = json.loads((tmp_path / "diffusion.json").read_text())
     methods = {row["method"] for row in document["results"]["methods"]}
     assert {"pixels, nearest", "grad_cos", "JVP / loss"} <= methods
+    # of another mean the trivial methods, which know of none, are not measured again
+    command = [sys.executable, "-m", "benchmarks.diffusion", *common, "--resume", "--p-means", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "diffusion.json").read_text())["results"]["rows"]
+    assert rows[: len(document["results"]["rows"])] == document["results"]["rows"]
+    more = rows[len(document["results"]["rows"]) :]
+    assert {row["p_mean"] for row in more} == {0.0}
+    assert {row["set"] for row in more} == {row["set"] for row in rows}
     table = diffusion_table(document)
+    assert "by -2.4 " in table
     assert "| JVP / loss | ours | base |" in table
     assert "Best of each kind. trivial: " in table
     draws = draws_table(json.loads((tmp_path / "diffusion_draws.json").read_text()))

@@ -60,6 +60,20 @@ def test_methods_without_clean_queries_are_ranked_only():
     assert "auroc" not in summarise([measure(found, of, KINDS)], KINDS)
 
 
+def test_decisions_are_of_the_draws_that_have_clean_queries():
+    of = subject()
+    full = scores(of, 50.0)
+    copies = np.flatnonzero(of.kind != "")
+    few = Scores(full.method, full.family, copies, full.scores[copies])
+    ranked, judged = measure(few, of, KINDS), measure(full, of, KINDS)
+    for runs in ([ranked, judged], [judged, ranked]):
+        found = summarise(runs, KINDS)
+        assert found["judged"] == 1
+        assert len(found["top1"]["all"]["raw"]) == 2
+        assert found["auroc"] == summarise([judged], KINDS)["auroc"]
+        assert "low" not in found["auroc"]["all"]
+
+
 @pytest.mark.parametrize("width", [12, 15, 50])
 def test_twelve_scores_have_the_statistics_of_all(width):
     all_scores = np.random.default_rng(0).normal(size=(9, width))
@@ -130,6 +144,22 @@ def test_leakage_kinds_quick(tmp_path):
     text = leakage_kinds_table(document)
     assert all(f"| {name}" in text for name in names)
     assert "Best gradient baseline" in text
+
+
+@pytest.mark.slow
+def test_a_costly_method_alone_joins_what_is_kept(tmp_path):
+    raw = tmp_path / "raw.json"
+    command = [sys.executable, "-m", "benchmarks.leakage_kinds", "--quick", "--raw", raw]
+    command += ["--probes", "0", "--output", tmp_path, "--costly"]
+    names = []
+    for costly in ([], ["finite step, lr 1"], ["finite step, lr 1"]):
+        done = subprocess.run(
+            [*command, *costly], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        names.append([*json.loads(raw.read_text())["runs"]["digits"]])
+    assert names[1] == names[2] == [*names[0], "finite step, lr 1", "finite step, lr 1 / loss"]
+    assert "-- digits" not in done.stderr  # nothing was missing the third time
 
 
 def test_the_table_of_development_marks_the_best_statistic():

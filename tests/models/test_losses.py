@@ -16,7 +16,7 @@ def test_cross_entropy_values():
     np.testing.assert_allclose(losses, -np.log(PROBABILITIES[np.arange(5), LABELS]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("lead", [-30.0, -1.0, 4.0, 12.0, 17.0, 40.0, 80.0])
+@pytest.mark.parametrize("lead", [-200.0, -30.0, -1.0, 4.0, 12.0, 17.0, 40.0, 80.0])
 def test_cross_entropy_and_its_gradient_keep_their_relative_precision(lead):
     # by how much the label's logit leads; from 17 on, 1 - p is below the rounding of float32
     logits = np.array([[lead, 0.0, -0.5, -3.0]])
@@ -27,6 +27,27 @@ def test_cross_entropy_and_its_gradient_keep_their_relative_precision(lead):
     expected = np.r_[-rest.sum(), rest] / (1 + rest.sum())
     np.testing.assert_allclose(found, np.log1p(rest.sum()), rtol=1e-5)
     np.testing.assert_allclose(grads[0], expected, rtol=1e-5)
+
+
+def test_cross_entropy_of_the_surest_and_of_masked_classes():
+    grad = jax.grad(lambda z: cross_entropy(z, {"y": jnp.array([0])}).sum())
+    sure = jnp.array([[500.0, 0.0, 0.0]])
+    assert cross_entropy(sure, {"y": jnp.array([0])})[0] < 1e-30
+    assert not grad(sure).any()
+    # -inf: a class that is ruled out
+    masked = jnp.array([[1.0, 0.0, -jnp.inf]])
+    np.testing.assert_allclose(
+        cross_entropy(masked, {"y": jnp.array([0])}), [np.log1p(np.exp(-1))], rtol=1e-6
+    )
+    assert np.isfinite(grad(masked)).all()
+    assert cross_entropy(masked, {"y": jnp.array([2])})[0] == jnp.inf
+
+
+def test_cross_entropy_of_half_precision_is_taken_in_single():
+    logits = jnp.array([[12.0, 0.0, -0.5]], jnp.bfloat16)
+    found = cross_entropy(logits, {"y": jnp.array([0])})
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(float), np.log1p(np.exp(-12) * 1.6065), rtol=0.01)
 
 
 def test_a_single_class_has_no_cross_entropy():
@@ -72,6 +93,17 @@ def test_next_token_values_and_mask():
     padded = np.where(mask, tokens, -1)
     losses = next_token_cross_entropy(logits, {"x": padded, "mask": mask})
     np.testing.assert_allclose(losses, [each[0, :2].mean(), 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("lead", [4.0, 17.0, 40.0])
+def test_a_sure_token_keeps_its_relative_precision(lead):
+    logits = jnp.array([[[lead, 0.0, -0.5], [lead, 0.0, -0.5], [0.0, 0.0, 0.0]]])
+    batch = {"x": jnp.array([[1, 0, 0]])}
+    found, grads = jax.value_and_grad(lambda z: next_token_cross_entropy(z, batch)[0])(logits)
+    rest = np.exp(-lead) + np.exp(-0.5 - lead)
+    np.testing.assert_allclose(found, np.log1p(rest), rtol=1e-5)
+    np.testing.assert_allclose(grads[0, :2, 0], [-rest / (1 + rest) / 2] * 2, rtol=1e-5)
+    assert not grads[0, 2].any()  # the last position predicts nothing
 
 
 def test_next_token_out_of_range_is_nan_only_where_it_counts():

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Bool, Float, Int
 
 from jaxinf.applications.language.arrays import encode_answers, encode_texts, same_length
@@ -26,6 +25,7 @@ from jaxinf.applications.language.methods import (
 from jaxinf.errors import InputError, check_count
 from jaxinf.evaluation import top_k_indices
 from jaxinf.influence import Attributor, attribute, bm25, word_ids
+from jaxinf.models import cross_entropy
 from jaxinf.models.language import TextTokenizer, check_tokenizer
 from jaxinf.typing import Batch, Params
 
@@ -192,9 +192,9 @@ def answers_of(
 def _said(module: Any, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
     logits = module.apply({"params": params}, batch["tokens"])[:, :-1]
     targets, mask = batch["tokens"][:, 1:], batch["mask"][:, 1:]
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    nats = cross_entropy(logits, {"y": targets})
     likeliest = jnp.argmax(logits, axis=-1) == targets
-    mean = jnp.sum(nats * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+    mean = jnp.sum(nats, axis=1, where=mask) / jnp.maximum(jnp.sum(mask, axis=1), 1)
     return jnp.all(likeliest | ~mask, axis=1), mean
 
 

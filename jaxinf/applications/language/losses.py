@@ -6,12 +6,12 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxinf.adapters.shared import ByValue
 from jaxinf.errors import InputError
+from jaxinf.models.losses import cross_entropy
 from jaxinf.typing import Batch, Params
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -67,10 +67,8 @@ class TokenNats(ByValue):
         logits = self.module.apply({"params": params}, tokens, **packed)[:, :-1]
         # what does not count may hold any id of the vocabulary
         targets = jnp.where(counted, tokens[:, 1:], 0)
-        known = (targets >= 0) & (targets < logits.shape[-1])
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        nats = jnp.where(counted, nats * jnp.where(known, 1.0, jnp.nan).astype(nats.dtype), 0)
+        nats = jnp.where(counted, cross_entropy(logits, {"y": targets}), 0)
         nats = jnp.pad(nats, ((0, 0), (1, 0)))
         return nats * batch["weights"].astype(nats.dtype) if "weights" in batch else nats
 
