@@ -100,6 +100,14 @@ def diffusion(
         ),
     ] = 16,
     seed: Annotated[int, typer.Option(help="Of these draws.")] = 0,
+    p_mean: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean of the logarithms of these noise levels: lower looks at finer detail, which "
+            "tells more of a model that was fine-tuned (try -2.4 with --before).",
+            show_default="-1.2, that of training",
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -153,6 +161,8 @@ def diffusion(
     if is_contract(model):
         if train is not None or generated is not None:
             raise InputError(f"{model} brings its own images: leave TRAIN and GENERATED out")
+        if p_mean is not None:
+            raise InputError(f"{model} brings its own loss: leave --p-mean out, and set it there")
         if before is not None or method == _FALL:
             raise InputError(
                 f"{model} is a function: --before and {_FALL} need folders of an EDM. In Python, "
@@ -162,7 +172,8 @@ def diffusion(
     else:
         if train is None or generated is None:
             raise InputError("give the training images and the generated images after the model")
-        found_in = from_files(Path(model), train, generated, size=size, draws=draws, seed=seed)
+        read = {"size": size, "draws": draws, "seed": seed, "p_mean": p_mean}
+        found_in = from_files(Path(model), train, generated, **read)
     options = {"normalise": normalise, "learning_rate": learning_rate, "steps": steps}
     given = {name: value for name, value in options.items() if value is not None}
     old = None if before is None else weights_before(Path(model), before)
@@ -189,6 +200,7 @@ def diffusion(
         settings = {"model": model, "method": attributor.name, "draws": draws, "seed": seed}
         files = {"train": train, "generated": generated, "batch_size": batch_size}
         files |= {} if before is None else {"before": before, "noise_seed": noise_seed}
+        files |= {"p_mean": p_mean}
         settings |= {name: value for name, value in (files | given).items() if value is not None}
         page = write_report(
             out / "report.html",

@@ -13,6 +13,7 @@ from jaxinf.cli.tables import read_rows
 from jaxinf.errors import InputError
 from jaxinf.influence import QueryGroups
 from jaxinf.models.diffusion import load_edm, sample
+from jaxinf.models.diffusion.edm import P_MEAN
 from jaxinf.typing import Batch, Params
 
 
@@ -32,9 +33,18 @@ def from_contract(name: str) -> Contract:
 
 
 def from_files(
-    checkpoint: Path, train: Path, generated: Path, *, size: int | None, draws: int, seed: int
+    checkpoint: Path,
+    train: Path,
+    generated: Path,
+    *,
+    size: int | None,
+    draws: int,
+    seed: int,
+    p_mean: float | None = None,
 ) -> Contract:
     """Our EDM, its training images and generated images, as a contract.
+
+    The noise levels of its loss have the training's mean of ln σ, or `p_mean`.
 
     Raises:
         InputError: a file that cannot be read, images that are not the model's, classes that it
@@ -51,7 +61,9 @@ def from_files(
             f"{generated}: images are {list(sets[0]['x'].shape[1:])}, but the model's are "
             f"{list(model.image_shape)}: give --size {model.image_shape[0]}"
         )
-    loss = denoising_loss(model, draw_noise(jax.random.key(seed), draws, model.image_shape))
+    mean = P_MEAN if p_mean is None else p_mean
+    drawn = draw_noise(jax.random.key(seed), draws, model.image_shape, p_mean=mean)
+    loss = denoising_loss(model, drawn)
 
     def describe(example: Any) -> tuple[str, np.ndarray]:
         label = int(example["y"])

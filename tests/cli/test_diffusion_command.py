@@ -79,14 +79,28 @@ def test_a_checkpoint_and_files_give_scores_and_a_report_with_pictures(call, fil
 
 @pytest.mark.slow
 def test_the_fall_of_the_loss_since_before_the_tuning(call, files, tmp_path):
-    given = ("--draws", 2, "--no-progress", "--no-report", "--out", tmp_path)
+    given = ("--draws", 2, "--p-mean", -2.4, "--no-progress", "--no-report", "--out", tmp_path)
     result = call("diffusion", *files, *given, "--method", "loss-fall", "--before", before(files))
     assert result.exit_code == 0, result.output
-    contract = from_files(*files, size=None, draws=2, seed=0)
+    contract = from_files(*files, size=None, draws=2, seed=0, p_mean=-2.4)
     loss, train = jax.jit(contract.loss_fn), contract.train
     was, now = (np.asarray(loss(load_edm(f)[1], train)) for f in (before(files), files[0]))
     want = np.tile((was - now) / was, (2, 1))
     np.testing.assert_allclose(scores_of(tmp_path), want, rtol=1e-3, atol=1e-6)
+
+
+def test_the_mean_of_the_noise_levels(files, refused, tmp_path):
+    losses = [
+        jax.jit(found.loss_fn)(found.params, found.train)
+        for mean in (None, -1.2, -2.4)
+        for found in [from_files(*files, size=None, draws=2, seed=0, p_mean=mean)]
+    ]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert not np.allclose(losses[0], losses[2], rtol=0.01)
+    assert "p_mean is nan" in refused("diffusion", *files, "--p-mean", "nan")
+    file = tmp_path / "mine.py"
+    file.write_text(CONTRACT.replace("SIDE", "4"))
+    assert "leave --p-mean out" in refused("diffusion", file, "--p-mean", -2.4)
 
 
 def test_a_fall_needs_the_same_model_from_before(files, refused, tmp_path):
