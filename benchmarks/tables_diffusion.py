@@ -1,5 +1,6 @@
 """The tables of `benchmarks.diffusion`, and what their numbers say."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ _KINDS = {"trivial": "trivial", "gradient": "gradients", "ours": "ours", "both m
 
 
 def diffusion_table(document: dict[str, Any]) -> str:
-    """A table per strength, best mean average precision (raw or as a contrast) first."""
+    """A table per strength and mean of ln σ, best mean average precision first."""
     settings, rows = document["settings"], document["results"]["methods"]
     chance = min(1.0, 10 / settings["candidates"])
+    means = sorted({row["p_mean"] for row in rows if row["p_mean"] is not None})
     lines = [
         f"{settings['size']} x {settings['size']} pixels; {settings['exemplars']} exemplars among "
         f"{settings['candidates']:,} candidates of their class, {settings['images']} generated "
@@ -26,16 +28,22 @@ def diffusion_table(document: dict[str, Any]) -> str:
             "**Control.** The images asked about are others of the base model, which no exemplar "
             "is behind: what a method finds here it finds whatever the image shows.\n",
         )
-    for strength in settings["strengths"]:
-        of_strength = [row for row in rows if row["strength"] == strength]
-        if of_strength:
-            raw = document["results"]["rows"]
-            sets = len({row["set"] for row in raw if row["strength"] == strength})
-            head = f"**Tuned for {strength} steps**, {sets} customised models."
-            lines += ["", head, "", *_table(of_strength)]
-            lines += ["", verdict(of_strength, chance)]
+    for strength, mean in itertools.product(settings["strengths"], means):
+        of_both = [row for row in rows if (row["strength"], row["p_mean"]) == (strength, mean)]
+        if of_both:
+            # what knows of no noise levels stands beside all of them
+            known = lambda row, s=strength, m=mean: (
+                row["strength"] == s and row["p_mean"] in (None, m)
+            )
+            raw = [row for row in document["results"]["rows"] if known(row)]
+            sets = len({row["set"] for row in raw if row["p_mean"] is not None})
+            shown = [row for row in rows if known(row)]
+            head = (
+                f"**Tuned for {strength} steps**, {sets} customised models; ln σ around {mean:g}."
+            )
+            lines += ["", head, "", *_table(shown), "", verdict(shown, chance)]
             if not settings.get("unrelated") and sets > 1:
-                lines += ["", *paired([row for row in raw if row["strength"] == strength])]
+                lines += ["", *paired(raw)]
     return "\n".join(lines)
 
 

@@ -57,7 +57,10 @@ def mislabelled_table(document: Row) -> str:
     for rate in sorted({row["rate"] for row in rows} - {_RATE}):
         parts += [f"AUC, {rate:.0%} of the labels wrong:", ""]
         parts += [*_figure_lines([row for row in rows if row["rate"] == rate], "auc", SHOWN), ""]
-    parts += [*_gain_lines([row for row in rows if "gains" in row]), "", *_rate_lines(rows)]
+    for rate in sorted({row["rate"] for row in rows}, key=lambda rate: (rate != _RATE, rate)):
+        gained = [row for row in rows if "gains" in row and row["rate"] == rate]
+        parts += [*_gain_lines(gained, rate), ""] if gained else []
+    parts += _rate_lines(rows)
     return "\n".join(parts).rstrip()
 
 
@@ -110,12 +113,11 @@ def _figure_lines(rows: list[dict[str, Any]], figure: str, only: tuple[str, ...]
     return lines
 
 
-def _gain_lines(rows: list[dict[str, Any]]) -> list[str]:
-    if not rows:
-        return []
+def _gain_lines(rows: list[dict[str, Any]], rate: float) -> list[str]:
     lines = [
-        "Test accuracy, in points above doing nothing: flagged rows (as many as are wrong) "
-        "removed / relabelled; means ± the half-width of the 95 % interval.",
+        f"Test accuracy, {rate:.0%} of the labels wrong, in points above doing nothing: flagged "
+        "rows (as many as are wrong) removed / relabelled; means ± the half-width of the 95 % "
+        "interval.",
         "",
         "| method | " + " | ".join(f"{row['set']}, {row['kind']}" for row in rows) + " |",
         "|---" * (1 + len(rows)) + "|",

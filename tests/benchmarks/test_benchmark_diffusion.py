@@ -87,7 +87,10 @@ def test_quick_runs_end_to_end(tmp_path):
     assert {row["p_mean"] for row in more} == {0.0}
     assert {row["set"] for row in more} == {row["set"] for row in rows}
     table = diffusion_table(document)
-    assert "by -2.4 " in table
+    assert table.count("customised models; ln σ around -2.4.") == 1
+    both = diffusion_table(json.loads((tmp_path / "diffusion.json").read_text()))
+    assert both.count("| JVP / loss | ours | base |") == 2
+    assert both.count("| pixels, nearest | trivial | none |") == 2
     assert "| JVP / loss | ours | base |" in table
     assert "Best of each kind. trivial: " in table
     draws = draws_table(json.loads((tmp_path / "diffusion_draws.json").read_text()))
