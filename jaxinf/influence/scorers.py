@@ -10,9 +10,6 @@ pass of the batch) and in memory.
 | `contracted_gradients` | about 3 F, and P·K flops | many directions; holds per-example gradients |
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -20,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from jaxinf.influence.directions import squared_norm
+from jaxinf.influence.example_map import map_examples
 from jaxinf.typing import Batch, Params
 
 # What per-example gradients may take at once, where the caller does not say.
@@ -85,7 +83,7 @@ def contracted_gradients(
         ]
         return jnp.sum(jnp.stack(dots), axis=0), squared_norm(gradient)
 
-    dots, squared = _map_examples(one, batch, gradient_chunk(params, batch, chunk))
+    dots, squared = map_examples(one, batch, gradient_chunk(params, batch, chunk))
     return dots.T, jnp.sqrt(squared)
 
 
@@ -97,7 +95,7 @@ def gradient_norms(
     def one(example: Batch) -> jax.Array:
         return squared_norm(example_gradient(loss, params, example))
 
-    return jnp.sqrt(_map_examples(one, batch, gradient_chunk(params, batch, chunk)))
+    return jnp.sqrt(map_examples(one, batch, gradient_chunk(params, batch, chunk)))
 
 
 def estimated_gradient_norms(
@@ -120,19 +118,6 @@ def example_gradient(loss: Partial, params: Params, example: Batch) -> Params:
     """Gradient of one example's loss (no leading axis)."""
     alone = jax.tree.map(lambda a: a[None], example)
     return jax.grad(lambda at: loss(at, alone)[0])(params)
-
-
-def _map_examples(fn: Callable[[Batch], Any], batch: Batch, chunk: int) -> Any:
-    if chunk == 1:
-        return lax.map(fn, batch)
-    try:
-        if chunk >= jax.tree.leaves(batch)[0].shape[0]:
-            # no loop: XLA on a CPU runs backward convolutions several times slower inside one
-            return jax.vmap(fn)(batch)
-        return lax.map(fn, batch, batch_size=chunk)
-    except NotImplementedError:
-        # jax 0.7 cannot vmap the gradient of a convolution: one example at a time there
-        return lax.map(fn, batch)
 
 
 def gradient_chunk(params: Params, batch: Batch, chunk: int | None) -> int:

@@ -13,13 +13,14 @@ from jaxinf.errors import InputError, check_differentiable
 from jaxinf.influence.attributor import Attributor
 from jaxinf.influence.directions import map_queries, query_gradient
 from jaxinf.influence.ensemble import check_stacked, over_models
+from jaxinf.influence.example_map import map_examples
 from jaxinf.influence.inverse_hessian.system import DampingUnit, damping_name
 from jaxinf.influence.loss import scoring_loss
 from jaxinf.influence.measures import Measure, as_measure, doubt, measure_name
 from jaxinf.influence.passes import is_traced, only_shapes, training_rows
 from jaxinf.influence.projection import project
 from jaxinf.influence.queries import QueryGroups, as_groups
-from jaxinf.influence.scorers import _map_examples, example_gradient, gradient_chunk
+from jaxinf.influence.scorers import example_gradient, gradient_chunk
 from jaxinf.influence.vectors import to_vector
 from jaxinf.typing import Batch, Params, PerExampleLoss, PyTree
 
@@ -107,7 +108,7 @@ def trak(
         def one(example: Batch) -> jax.Array:
             return projected(to_vector(example_gradient(measured, params, example)), number)
 
-        return _map_examples(one, batch, gradient_chunk(params, batch, gradient_chunk_size))
+        return map_examples(one, batch, gradient_chunk(params, batch, gradient_chunk_size))
 
     @jax.jit
     def gram(
