@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
-from benchmarks.tables_diffusion import development_table, diffusion_table, draws_table
+from benchmarks.tables_diffusion import (
+    development_table,
+    diffusion_table,
+    draws_table,
+    less_control_table,
+)
 from benchmarks.tables_facts import facts_table
 from benchmarks.tables_forward_inf import forward_inf_table
 from benchmarks.tables_lava import (
@@ -48,6 +53,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "diffusion": diffusion_table,
     "diffusion_development": development_table,
     "diffusion_draws": draws_table,
+    "diffusion_less_control": less_control_table,
     "forward_inf": forward_inf_table,
     "lava": lava_table,
     "lava_contrast": lava_contrast_table,

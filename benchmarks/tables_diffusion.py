@@ -1,6 +1,7 @@
 """The tables of `benchmarks.diffusion`, and what their numbers say."""
 
 import itertools
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,48 @@ def development_table(document: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(key)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def less_control_table(document: dict[str, Any]) -> str:
+    """Report, control and difference of every method, and who is ahead by the difference."""
+    rows = sorted(document["results"], key=lambda row: (row["p_mean"], -row["less"]["estimate"]))
+    lines = [
+        "mAP of the contrast at the tuned weights, of images that the exemplars are behind and of "
+        "others, and the difference, paired by model, with a 95 % interval:",
+        "",
+        "| ln σ around | method | kind | models | of their images | of others | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['p_mean']:g} | {row['method']} | {_KINDS[row['kind']]} | {len(row['sets'])} | "
+        f"{row['report']:.3f} | {row['control']:.3f} | {_signed(row['less'])} |"
+        for row in rows
+        if row["kind"] in ("ours", "gradient")
+    ]
+    lines.append("")
+    best = {
+        (mean, kind): max(
+            (row for row in rows if (row["p_mean"], row["kind"]) == (mean, kind)),
+            key=lambda row: row["less"]["estimate"],
+        )
+        for mean, kind in sorted({(row["p_mean"], row["kind"]) for row in rows})
+        if kind in ("ours", "gradient")
+    }
+    first = max(
+        (row for (_, kind), row in best.items() if kind == "ours"),
+        key=lambda row: row["less"]["estimate"],
+    )
+    name = lambda row: f"{row['method']} at {row['p_mean']:g}"
+    for row in best.values():
+        if row is not first and row["sets"] == first["sets"]:
+            gaps = [a - b for a, b in zip(first["raw"], row["raw"], strict=True)]
+            gap = asdict(mean_interval(gaps))
+            lines.append(f"- {name(first)} less {name(row)}: {_signed(gap)}")
+    return "\n".join(lines)
+
+
+def _signed(entry: dict[str, Any]) -> str:
+    return f"{entry['estimate']:+.3f} ({entry['low']:+.3f} to {entry['high']:+.3f})"
 
 
 def draws_table(document: dict[str, Any]) -> str:

@@ -103,8 +103,7 @@ def diffusion(
     p_mean: Annotated[
         float | None,
         typer.Option(
-            help="Mean of the logarithms of these noise levels: lower looks at finer detail, which "
-            "tells more of a model that was fine-tuned (try -2.4 with --before).",
+            help="Mean of the logarithms of these noise levels: lower looks at finer detail.",
             show_default="-1.2, that of training",
         ),
     ] = None,

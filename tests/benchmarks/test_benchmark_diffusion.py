@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from benchmarks.common import ROOT
+from benchmarks.diffusion_less_control import less_control
 from benchmarks.diffusion_methods import judge
 from benchmarks.diffusion_models import QUICK, draw_set, load_images
-from benchmarks.tables_diffusion import development_table, diffusion_table, draws_table, paired
+from benchmarks.tables_diffusion import (
+    development_table,
+    diffusion_table,
+    draws_table,
+    less_control_table,
+    paired,
+)
 
 
 def test_exemplars_are_held_out_and_hide_among_their_class(tmp_path):
@@ -121,3 +128,30 @@ def test_the_development_table_ranks_by_the_better_of_image_and_contrast():
         "| b | tuned | contrast | 0.200 | 0.300 |",
         "| a | tuned | image | 0.100 | – |",
     ]
+
+
+def test_what_a_control_finds_is_taken_off_by_model():
+    row = lambda number, kind, method, found, mean=-1.2: {
+        "set": number, "kind": kind, "method": method, "at": "tuned", "p_mean": mean,
+        "map_contrast": found,
+    }  # fmt: skip
+    report = [
+        *(row(number, "ours", "step", 0.75 + number / 8) for number in (0, 1, 2)),
+        *(row(number, "gradient", "grad_cos", 0.5) for number in (0, 1)),
+        row(0, "ours", "once", 0.5),
+        row(1, "both models", "fall", 1.0, None),
+    ]
+    control = [
+        *(row(number, kind, method, 0.25) for number in (0, 1) for kind, method in (
+            ("ours", "step"), ("gradient", "grad_cos"), ("ours", "once")
+        )),
+        row(0, "ours", "step", 0.0, -2.4),
+    ]  # fmt: skip
+    found = {entry["method"]: entry for entry in less_control(report, control)}
+    assert set(found) == {"step", "grad_cos"}  # of one model alone nothing can be said
+    assert found["step"]["sets"] == [0, 1]
+    assert found["step"]["raw"] == [0.5, 0.625]
+    assert (found["step"]["report"], found["step"]["control"]) == (0.8125, 0.25)
+    lines = less_control_table({"results": list(found.values())}).splitlines()
+    assert lines[4].startswith("| -1.2 | step | ours | 2 | 0.812 | 0.250 | +0.562 (")
+    assert lines[-1].startswith("- step at -1.2 less grad_cos at -1.2: +0.312 (")
