@@ -255,6 +255,8 @@ def main() -> None:
         }
         if not missing:
             continue
+        # of another mean alone, the trivial methods and the sheet are there already
+        is_new = (seed, strength, None) not in done
         found, shown = run_set(
             setup,
             model,
@@ -266,11 +268,11 @@ def main() -> None:
             seed,
             strength,
             arguments.unrelated,
-            (seed, strength, None) not in done,
+            is_new,
         )
         rows += found
         sheet = arguments.output / f"diffusion{suffix}_{strength}_{seed}.png"
-        if seed - first < 3 and (seed, strength, None) not in done:
+        if is_new and seed - first < 3:
             sheet.parent.mkdir(parents=True, exist_ok=True)
             kept = {name: a for name, a in shown["scores"].items() if name in SHEET}
             sheet.write_bytes(contact_sheet(**shown | {"scores": kept}))

@@ -119,6 +119,12 @@ def _decisions(
     }
 
 
+def interval(values: list[float]) -> dict[str, Any]:
+    """Mean and 95 % interval of the draws' values, of a single one itself."""
+    found = asdict(mean_interval(values)) if len(values) > 1 else {"estimate": values[0]}
+    return found | {"raw": values}
+
+
 def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, Any]:
     """Means over draws with 95 % intervals, under the settings that development chose."""
     average = lambda values: float(np.mean(list(values)))
@@ -127,9 +133,6 @@ def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, A
         for sign in ("signed", "absolute")
     }
     sign = "absolute" if of_signs["absolute"] > of_signs["signed"] else "signed"
-    interval = lambda values: asdict(mean_interval(values)) | {"raw": values}
-    if len(runs) < 2:
-        interval = lambda values: {"estimate": values[0], "raw": values}
     summary: dict[str, Any] = {
         "ranking": sign,
         "development_top1": of_signs[sign],
@@ -145,8 +148,6 @@ def summarise(runs: list[dict[str, Any]], kinds: tuple[str, ...]) -> dict[str, A
     judged = [run for run in runs if run["decisions"]]
     if not judged:
         return summary
-    if len(judged) < 2:
-        interval = lambda values: {"estimate": values[0], "raw": values}
     # what is wanted is power at the rate; where there is none, an ordering
     of_statistics = {
         name: tuple(

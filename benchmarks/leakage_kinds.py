@@ -93,6 +93,9 @@ def main() -> None:
     parser.add_argument(
         "--costly", nargs="*", choices=COSTLY, default=COSTLY, help="of a pass per query, these"
     )
+    parser.add_argument(
+        "--stepped-clean", type=int, help="clean queries of either sort that these are given"
+    )
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after that long")
     parser.add_argument("--raw", type=Path, help="file for every figure; a run goes on from it")
     parser.add_argument("--quick", action="store_true", help="2 seeds, tiny sizes")
@@ -119,7 +122,7 @@ def main() -> None:
     }
     subjects = {}
     on_accelerator = jax.default_backend() != "cpu"
-    # so few gradients that they are taken outside of a loop, in which a CPU is several times slower
+    # on a CPU so few that their gradients are one chunk, which compiles fastest
     arguments.batch_size = arguments.batch_size or (512 if on_accelerator else 128)
     with tempfile.TemporaryDirectory() as folder:
         # every seed runs the same programs on other numbers: they are compiled once
@@ -164,6 +167,8 @@ def _sized(sizes: Sizes, arguments: argparse.Namespace) -> Sizes:
         name: round(arguments.share * getattr(sizes, name))
         for name in ("copies", "reference", "calibration", "clean")
     }
+    if arguments.stepped_clean is not None:
+        fewer["stepped_clean"] = arguments.stepped_clean
     return sizes._replace(train=arguments.train or sizes.train, **fewer)
 
 

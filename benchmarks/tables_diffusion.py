@@ -122,8 +122,7 @@ def paired(raw: list[dict[str, Any]]) -> list[str]:
                 for side in ("ours", group)
             ]
             less = [values[0][number] - values[1][number] for number in values[0]]
-            found = mean_interval(less)
-            cells.append(f"{found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+            cells.append(_signed(asdict(mean_interval(less))))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -198,8 +198,8 @@ def diffusion(
     if report:
         settings = {"model": model, "method": attributor.name, "draws": draws, "seed": seed}
         files = {"train": train, "generated": generated, "batch_size": batch_size}
+        files["p_mean"] = p_mean
         files |= {} if before is None else {"before": before, "noise_seed": noise_seed}
-        files |= {"p_mean": p_mean}
         settings |= {name: value for name, value in (files | given).items() if value is not None}
         page = write_report(
             out / "report.html",
